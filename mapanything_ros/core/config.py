@@ -1,0 +1,272 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Every parameter: name, default, meaning and bounds, and nowhere else.
+
+The ROS parameters are declared from these classes; a nested class gives dotted names
+(``keyframes.min_translation_m``). Values are checked on construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, Field, fields, is_dataclass
+import math
+from typing import Any, TypeVar
+
+from mapanything_ros.core.errors import ConfigError
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a parameter: its default, its meaning, and the inclusive bounds or the choices."""
+    metadata = {
+        'description': description,
+        'minimum': minimum,
+        'maximum': maximum,
+        'choices': choices,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def section(cls: type) -> Any:
+    """Declare a group of parameters."""
+    return field(default_factory=cls)
+
+
+class Checked:
+    """Refuses, on construction, values of the wrong type or out of bounds."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):  # type: ignore[arg-type]
+            if item.metadata:
+                _check(item, getattr(self, item.name))
+
+
+def _check(item: Field[Any], value: Any) -> None:
+    name, meta = item.name, item.metadata
+    expected = type(item.default)
+    if type(value) is not expected:
+        raise ConfigError(f'{name} must be {expected.__name__}, got {value!r}')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f'{name} must be a finite number, got {value}')
+    if meta['choices'] and value not in meta['choices']:
+        raise ConfigError(f'{name} must be one of {", ".join(meta["choices"])}; got {value!r}')
+    low, high = meta['minimum'], meta['maximum']
+    if low is not None and value < low or high is not None and value > high:
+        bounds = f'at least {low}' if high is None else f'between {low} and {high}'
+        raise ConfigError(f'{name} must be {bounds}, got {value}')
+
+
+@dataclass(frozen=True)
+class KeyframesConfig(Checked):
+    """When a frame becomes a keyframe."""
+
+    min_translation_m: float = option(
+        0.15, 'With odometry: a frame this far from the last keyframe becomes one.',
+        minimum=0.001, maximum=100.0)
+    min_rotation_deg: float = option(
+        12.0, 'With odometry: a frame turned this far from the last keyframe becomes one.',
+        minimum=0.1, maximum=180.0)
+    min_parallax: float = option(
+        0.06, 'Without odometry: median optical flow since the last keyframe, as a share of the '
+        'image width, that makes a keyframe.', minimum=0.001, maximum=1.0)
+    max_interval_s: float = option(
+        2.0, 'Without odometry and where flow cannot be measured (no texture): a keyframe this '
+        'long after the last one; 0 is never.', minimum=0.0, maximum=3600.0)
+    min_sharpness: float = option(
+        0.5, 'A frame less sharp than this share of its recent peers is refused as blurred; '
+        '0 accepts all.', minimum=0.0, maximum=1.0)
+
+
+@dataclass(frozen=True)
+class WindowConfig(Checked):
+    """How keyframes are grouped for one call of the backend."""
+
+    size: int = option(6, 'Keyframes in a window.', minimum=2, maximum=1000)
+    overlap: int = option(
+        3, 'Keyframes that a window shares with the one before; windows are joined through them.',
+        minimum=1, maximum=999)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap >= self.size:
+            raise ConfigError(
+                f'window.overlap must be less than window.size ({self.size}), got {self.overlap}')
+
+
+@dataclass(frozen=True)
+class ColmapConfig(Checked):
+    """The classical backend: structure from motion and a plane sweep."""
+
+    width_px: int = option(
+        320, 'Width of the depth images; wider is slower by the square.',
+        minimum=64, maximum=4096)
+    max_features: int = option(
+        2048, 'SIFT features per image in structure from motion.', minimum=100, maximum=20000)
+    planes: int = option(
+        96, 'Inverse-depth planes of the sweep.', minimum=8, maximum=1024)
+    sources: int = option(
+        4, 'Neighbours that each view is matched with, at most.', minimum=1, maximum=16)
+    min_depth_m: float = option(
+        0.3, 'Nearest depth that is looked for where the scale is metric.', minimum=0.01,
+        maximum=1000.0)
+    max_depth_m: float = option(
+        10.0, 'Farthest depth that is looked for where the scale is metric.', minimum=0.1,
+        maximum=10000.0)
+    consistent_views: int = option(
+        2, 'Other views that must agree with a depth for it to be kept.', minimum=1, maximum=16)
+    consistency: float = option(
+        0.02, 'Relative difference of depth up to which two views agree.', minimum=0.0001,
+        maximum=0.5)
+    min_kept: float = option(
+        0.15, 'A window that keeps a smaller share of its pixels has failed.', minimum=0.0,
+        maximum=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_depth_m >= self.max_depth_m:
+            raise ConfigError(
+                f'colmap.min_depth_m ({self.min_depth_m}) must be less than colmap.max_depth_m '
+                f'({self.max_depth_m})')
+
+
+@dataclass(frozen=True)
+class MapConfig(Checked):
+    """The accumulated map."""
+
+    voxel_m: float = option(
+        0.02, 'Edge of a voxel; one point is kept in each.', minimum=0.001, maximum=10.0)
+    max_points: int = option(
+        2_000_000, 'Points kept at most; those seen least recently are dropped first.',
+        minimum=1000, maximum=100_000_000)
+    min_views: int = option(
+        2, 'Keyframes that must have seen a voxel before it is published.', minimum=1,
+        maximum=100)
+    period_s: float = option(
+        2.0, 'Least time between two publications of ~/map.', minimum=0.0, maximum=3600.0)
+
+
+@dataclass(frozen=True)
+class TfConfig(Checked):
+    """Frames, and which transform the node publishes."""
+
+    map_frame: str = option('map', 'The map: gravity-aligned, z up (REP-105).')
+    odom_frame: str = option('', 'The odometry frame; empty: there is no odometry.')
+    base_frame: str = option(
+        '', 'The robot; empty: the camera is not mounted on anything that TF knows.')
+    mode: str = option(
+        'auto', 'map_to_odom (REP-105), map_to_camera (to base_frame, or to the camera where '
+        'that is empty), none; auto is map_to_odom with an odom_frame, else map_to_camera.',
+        choices=('auto', 'map_to_odom', 'map_to_camera', 'none'))
+    rate_hz: float = option(
+        20.0, 'Rate at which map->odom is sent again.', minimum=0.1, maximum=1000.0)
+    timeout_s: float = option(
+        0.5, 'How long an image waits for its transform, depth and camera_info.', minimum=0.0,
+        maximum=60.0)
+
+
+@dataclass(frozen=True)
+class OutputConfig(Checked):
+    """Where ~/save writes."""
+
+    directory: str = option(
+        'mapanything_output', 'Folder of ~/save; nothing is ever written outside of it.')
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """All parameters of the node and of the offline tools."""
+
+    backend: str = option('colmap', 'What reconstructs a window.', choices=('colmap',))
+    device: str = option(
+        'cpu', 'Torch device of the backend. There is no fallback: cuda without a GPU is an '
+        'error.', choices=('cpu', 'cuda'))
+    autostart: bool = option(
+        True, 'Configure and activate on start; false waits for lifecycle transitions.')
+    image_transport: str = option(
+        'raw', 'raw reads image; compressed reads image/compressed.',
+        choices=('raw', 'compressed'))
+    use_camera_info: bool = option(
+        True, 'Wait for camera_info: intrinsics and distortion. The colmap backend needs it.')
+    rectified: bool = option(
+        False, 'The images are rectified already (image_rect): use P and ignore D.')
+    use_depth: bool = option(
+        False, 'Wait for depth, registered to the image, at the stamp of the image.')
+    pose_source: str = option(
+        'none', 'tf: camera poses from TF (odom_frame to the camera) are trusted and set the '
+        'scale; none: poses are estimated.', choices=('none', 'tf'))
+    keyframes: KeyframesConfig = section(KeyframesConfig)
+    window: WindowConfig = section(WindowConfig)
+    colmap: ColmapConfig = section(ColmapConfig)
+    map: MapConfig = section(MapConfig)
+    tf: TfConfig = section(TfConfig)
+    output: OutputConfig = section(OutputConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pose_source == 'tf' and not self.tf.odom_frame:
+            raise ConfigError("pose_source 'tf' needs tf.odom_frame, for example 'odom'")
+        if self.tf.mode == 'map_to_odom' and not (self.tf.odom_frame and self.tf.base_frame):
+            raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
+
+    @property
+    def tf_mode(self) -> str:
+        """Return tf.mode with 'auto' resolved."""
+        if self.tf.mode != 'auto':
+            return self.tf.mode
+        return 'map_to_odom' if self.tf.odom_frame else 'map_to_camera'
+
+
+T = TypeVar('T')
+
+
+def options(cls: type, prefix: str = '') -> Iterator[tuple[str, Field[Any]]]:
+    """Give each parameter's dotted name and its dataclass field, in the order written here."""
+    for item in fields(cls):
+        if is_dataclass(item.default_factory):
+            yield from options(item.default_factory, f'{prefix}{item.name}.')
+        else:
+            yield prefix + item.name, item
+
+
+def from_values(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
+    """
+    Build a configuration from dotted names; what is not named keeps its default.
+
+    An unknown name, a wrong type or a value out of bounds raises ConfigError with its name.
+    """
+    if not prefix:
+        unknown = set(values) - {name for name, _ in options(cls)}
+        if unknown:
+            raise ConfigError(f'unknown parameter: {", ".join(sorted(unknown))}')
+    arguments: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        name = prefix + item.name
+        if is_dataclass(item.default_factory):
+            arguments[item.name] = from_values(item.default_factory, values, name + '.')  # type: ignore[arg-type]
+        elif name in values:
+            arguments[item.name] = values[name]
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(prefix) else prefix + text) from None

@@ -1,0 +1,143 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The values that flow through the pipeline.
+
+Transforms are (4,4) float64 numpy arrays named ``target_from_source``. Camera frames are optical
+frames (REP-103: x right, y down, z forward). A pixel's centre has integer coordinates, as in
+OpenCV and ROS. Depth is measured along the optical axis (z), in metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """
+    A camera image that may become a keyframe, not decoded yet.
+
+    ``gray()`` gives a small (h,w) uint8 picture for the selector; ``keyframe(id)`` decodes, and
+    rectifies, everything. ``odom_from_camera`` is (4,4), or None without odometry.
+    """
+
+    stamp_ns: int
+    gray: Callable[[], NDArray[np.uint8]]
+    keyframe: Callable[[int], Keyframe]
+    odom_from_camera: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """
+    A rectified image and what is known about it.
+
+    ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3) pixels; ``depth_m`` (H,W) float32 with 0 where
+    invalid, registered to the image; ``odom_from_camera`` (4,4). ``id`` is unique in a run.
+    """
+
+    id: int
+    stamp_ns: int
+    frame_id: str
+    rgb: NDArray[np.uint8]
+    intrinsics: Array | None = None
+    depth_m: NDArray[np.float32] | None = None
+    odom_from_camera: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """
+    What a backend says about one keyframe, at the backend's own image size.
+
+    Tensors share one device: ``rgb`` (H,W,3) uint8, ``depth_m`` (H,W) float32, ``confidence``
+    (H,W) float32 in [0,1], ``mask`` (H,W) bool, True where the depth may be used (elsewhere depth
+    means nothing). ``intrinsics`` (3,3) and ``world_from_camera`` (4,4) are float64 on the host;
+    the window's world is the camera frame of its first view.
+    """
+
+    keyframe_id: int
+    rgb: torch.Tensor
+    depth_m: torch.Tensor
+    confidence: torch.Tensor
+    mask: torch.Tensor
+    intrinsics: Array
+    world_from_camera: Array
+
+    def points_in_camera(self) -> torch.Tensor:
+        """Return the (H,W,3) float32 points of all pixels in the camera's optical frame."""
+        height, width = self.depth_m.shape
+        device = self.depth_m.device
+        k = self.intrinsics
+        x = (torch.arange(width, device=device, dtype=torch.float32) - k[0, 2]) / k[0, 0]
+        y = (torch.arange(height, device=device, dtype=torch.float32) - k[1, 2]) / k[1, 1]
+        rays = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], x.new_ones(1)), dim=-1)
+        return rays * self.depth_m[..., None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    How a window got its metric scale.
+
+    ``source`` is 'odometry', 'depth', 'model', 'map' (from windows placed before) or 'none' (not
+    metric). ``factor`` multiplied the backend's own geometry; ``residual`` is the relative spread
+    (median absolute deviation) of the evidence, nan where there is none.
+    """
+
+    source: str
+    factor: float = 1.0
+    residual: float = float('nan')
+
+    @property
+    def metric(self) -> bool:
+        """Say whether the window's lengths are metres."""
+        return self.source != 'none'
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPrediction:
+    """The views that a backend could reconstruct, by rising keyframe id, and their scale."""
+
+    views: tuple[Prediction, ...]
+    scale: Scale
+
+
+@dataclass(frozen=True, eq=False)
+class Submap:
+    """
+    A window's predictions placed in the map.
+
+    ``map_from_world`` (4,4) is rigid: any change of scale is already in the predictions.
+    ``residual_m`` is the rms distance between the shared keyframes' centres before and after.
+    """
+
+    views: tuple[Prediction, ...]
+    scale: Scale
+    map_from_world: Array
+    residual_m: float = 0.0
+    new_ids: frozenset[int] = field(default_factory=frozenset)
+
+    def map_from_camera(self, view: Prediction) -> Array:
+        """Return the (4,4) pose of a view of this window in the map frame."""
+        return self.map_from_world @ view.world_from_camera
