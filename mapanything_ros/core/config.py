@@ -22,7 +22,7 @@ The ROS parameters are declared from these classes; a nested class gives dotted 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, Field, fields, is_dataclass
+from dataclasses import dataclass, Field, field, fields, is_dataclass
 import math
 from typing import Any, TypeVar
 
