@@ -38,11 +38,13 @@ class Atlas:
 
     `picture` is (H, W, 3) uint8 RGB; a patch's parameters (s, t) lie at the sub-pixel position
     ``corners[i] + (s, t) * sizes[i]`` with (x, y) at texel centres. The texel (0, 0) is black.
+    `mean_colours` is (P, 3) float, RGB in [0, 1], one a patch.
     """
 
     picture: np.ndarray
     corners: np.ndarray
     sizes: np.ndarray
+    mean_colours: np.ndarray
 
 
 def bake(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, seed: int) -> Atlas:
@@ -51,16 +53,19 @@ def bake(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, seed: int)
     corners, height = _pack(sizes + 2 * _GUTTER_PX)
     picture = np.zeros((height, _WIDTH_PX, 3), np.uint8)
     lights = _light(patches, scene)
+    means = np.empty((len(patches), 3))
     for index, (patch, light) in enumerate(zip(patches, lights, strict=True)):
         rows, columns = sizes[index]
         rng: Rng = np.random.default_rng([seed, index])
         painted = patch.paint(rng, int(rows), int(columns))
         shade = cv2.resize(light, (int(columns), int(rows)), interpolation=cv2.INTER_LINEAR)
         texels = np.clip(255 * painted * shade[..., None], 4, 255).astype(np.uint8)
+        means[index] = texels.mean(axis=(0, 1)) / 255
         texels = cv2.copyMakeBorder(texels, *[_GUTTER_PX] * 4, cv2.BORDER_REPLICATE)
         y, x = corners[index]
         picture[y:y + texels.shape[0], x:x + texels.shape[1]] = texels
-    return Atlas(picture, corners[:, ::-1] + _GUTTER_PX - 0.5, sizes[:, ::-1].astype(float))
+    return Atlas(picture, corners[:, ::-1] + _GUTTER_PX - 0.5, sizes[:, ::-1].astype(float),
+                 means)
 
 
 def _pack(sizes: np.ndarray) -> tuple[np.ndarray, int]:

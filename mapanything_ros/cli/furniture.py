@@ -17,7 +17,18 @@ import numpy as np
 
 from mapanything_ros.cli.patches import box, cylinder, moved, Patch, room_shell
 from mapanything_ros.cli.textures import (
-    abstract, Colour, framed, landscape, lettered, mottled, Painter, Rng, scattered, tiled, wood)
+    abstract,
+    Colour,
+    framed,
+    landscape,
+    lettered,
+    mottled,
+    Painter,
+    Rng,
+    scattered,
+    tiled,
+    wood,
+)
 
 SIZE_M = (5.0, 4.0, 2.5)
 
@@ -48,7 +59,7 @@ def furnish(rng: Rng) -> list[Patch]:
         *moved(_coffee_table(rng), 2.45, 1.95, 0.006, 4.0),
         *moved(_sofa(), 2.6, 0.48, 0.0, 180.0),
         *moved(_bookshelf(rng, 1.4, 2.0), x - 0.17, 2.5, 0.0, -90.0),
-        *moved(_cabinet(), 2.9, y - 0.22),
+        *moved(_cabinet(rng), 2.9, y - 0.22),
         *moved(_dining_table(rng), 0.62, 3.3, 0.0, 90.0),
         *moved(_chair(_VIVID[6]), 1.22, 3.45, 0.0, -80.0),
         *moved(_chair(_VIVID[0]), 0.55, 2.45, 0.0, 170.0),
@@ -105,8 +116,9 @@ def _rug() -> list[Patch]:
     return box((-1.1, -0.75, 0), (1.1, 0.75, 0.006), motif)
 
 
-def _table(width_m: float, depth_m: float, height_m: float, leg_m: float, colour: Colour,
-           ) -> list[Patch]:
+def _table(
+    width_m: float, depth_m: float, height_m: float, leg_m: float, colour: Colour,
+) -> list[Patch]:
     w, d = width_m / 2, depth_m / 2
     patches = box((-w, -d, height_m - 0.04), (w, d, height_m), wood(colour), ())
     for x in (-w + 0.03, w - 0.03 - leg_m):
@@ -216,7 +228,7 @@ def _bookshelf(rng: Rng, width_m: float, height_m: float) -> list[Patch]:
     return patches
 
 
-def _cabinet() -> list[Patch]:
+def _cabinet(rng: Rng) -> list[Patch]:
     """Return a low cabinet with four doors, a radio and books on it, seen from -y."""
     door = framed(wood(_PINE, 0.24, along_v=True), wood(_WALNUT), 0.02)
     patches = box((-0.8, -0.2, 0.05), (0.8, 0.22, 0.75), wood(_WALNUT), ())
@@ -226,11 +238,11 @@ def _cabinet() -> list[Patch]:
     grille = scattered(mottled((0.5, 0.42, 0.3), 0.2), [(0.2, 0.15, 0.1)], 3000, (0.006, 0.02))
     radio = box((-0.2, -0.09, 0), (0.2, 0.09, 0.24),
                 {'front': framed(grille, wood(_OAK), 0.03), 'side': wood(_OAK)})
-    globe = cylinder(0.08, 0.12, 0.0, 0.1, scattered(mottled(_VIVID[1]), _GREENS, 400, (.03, .09)))
-    globe += cylinder(0.12, 0.07, 0.1, 0.22, scattered(mottled(_VIVID[1]), _GREENS, 400, (.03, .09)),
-                      lid=mottled(_WHITE))
-    return [*patches, *moved(radio, -0.45, 0.0, 0.75, 6.0), *moved(globe, 0.1, 0.02, 0.75),
-            *moved(_lying_books(np.random.default_rng(7), 3), 0.5, 0.0, 0.75)]
+    glaze = scattered(mottled(_VIVID[1]), _GREENS, 400, (0.03, 0.09))
+    urn = cylinder(0.08, 0.12, 0.0, 0.1, glaze)
+    urn += cylinder(0.12, 0.07, 0.1, 0.22, glaze, lid=mottled(_WHITE))
+    return [*patches, *moved(radio, -0.45, 0.0, 0.75, 6.0), *moved(urn, 0.1, 0.02, 0.75),
+            *moved(_lying_books(rng, 3), 0.5, 0.0, 0.75)]
 
 
 def _radiator() -> list[Patch]:

@@ -59,8 +59,7 @@ class Room:
         # The atlas position is linear in the barycentric coordinates that a ray cast returns.
         self._spot = np.stack([spots[:, 0], spots[:, 1] - spots[:, 0], spots[:, 2] - spots[:, 0]],
                               axis=1).astype(np.float32)
-        self._lens_key: tuple | None = None
-        self._lens: tuple[np.ndarray, np.ndarray] | None = None
+        self._lens: tuple[tuple, np.ndarray, np.ndarray] | None = None
 
     def render(
         self, world_from_camera: np.ndarray, intrinsics: np.ndarray, width: int, height: int,
@@ -85,10 +84,12 @@ class Room:
         return RenderedView(rgb, depth_m)
 
     def mesh(self) -> o3d.geometry.TriangleMesh:
-        """Return the exact surface, metres in the world frame."""
-        mesh = o3d.geometry.TriangleMesh(
-            o3d.utility.Vector3dVector(self._vertices), o3d.utility.Vector3iVector(self._triangles))
-        mesh.compute_vertex_normals()
+        """Return the exact surface, metres in the world frame, each patch in its mean colour."""
+        mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(self._vertices),
+                                         o3d.utility.Vector3iVector(self._triangles))
+        colours = np.empty_like(self._vertices)
+        colours[self._triangles] = self._atlas.mean_colours[self._owner][:, None]
+        mesh.vertex_colors = o3d.utility.Vector3dVector(colours)
         return mesh
 
     def distance(self, points: np.ndarray) -> np.ndarray:
@@ -122,15 +123,17 @@ class Room:
         """Return ray directions (H, W, 3) and (H, W, s, s, 3) of pixel centres and samples."""
         bent = np.zeros(5) if distortion is None else np.asarray(distortion, float)
         key = (np.asarray(intrinsics, float).tobytes(), width, height, bent.tobytes(), supersample)
-        if self._lens is None or key != self._lens_key:
+        lens = self._lens
+        if lens is None or lens[0] != key:
             shifts = (np.arange(supersample) + 0.5) / supersample - 0.5
             v, u, dv, du = np.meshgrid(
                 np.arange(height), np.arange(width), shifts, shifts, indexing='ij', sparse=True)
             fine = _directions(*np.broadcast_arrays(u + du, v + dv), intrinsics, bent)
             centre = _directions(*np.meshgrid(np.arange(width), np.arange(height)),
                                  intrinsics, bent)
-            self._lens_key, self._lens = key, (centre, fine)
-        return self._lens
+            # One assignment, so that threads may render together.
+            self._lens = lens = (key, centre, fine)
+        return lens[1:]
 
 
 def _directions(

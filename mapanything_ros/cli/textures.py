@@ -15,9 +15,9 @@
 """
 Paint procedural textures for the rendered sample room.
 
-Every painter is called as ``paint(rng, height_px, width_px)`` and returns an albedo (H, W, 3) float32,
-RGB in about [0, 1], one texel per ``TEXEL_M`` metres, u to the right and v down. Painters are never
-periodic: stereo matching on the rendered pictures must find one place only.
+Every painter is called as ``paint(rng, height_px, width_px)`` and returns an albedo (H, W, 3)
+float32, RGB in about [0, 1], one texel per ``TEXEL_M`` metres, u to the right and v down. Painters
+are never periodic: stereo matching on the rendered pictures must find one place only.
 """
 from collections.abc import Callable
 
@@ -46,9 +46,8 @@ def value_noise(
     lattice = rng.standard_normal(shape, dtype=np.float32)
     phase_u, phase_v = rng.random(2)
     matrix = np.array([[1 / step_u, 0, 1 + phase_u], [0, 1 / step_v, 1 + phase_v]])
-    noise = cv2.warpAffine(
+    return cv2.warpAffine(
         lattice, matrix, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
-    return noise
 
 
 def octaves(
@@ -78,9 +77,8 @@ def mottled(colour: Colour, contrast: float = 0.16, shortest_m: float = 0.01) ->
     """Return a painter of plaster, paint or cardboard: `colour` with noise at all scales."""
     def paint(rng: Rng, height: int, width: int) -> np.ndarray:
         light = 1 + np.float32(contrast) * octaves(rng, height, width, 0.64, shortest_m)
-        tint = value_noise(rng, height, width, 0.25, channels=3)
-        tint += value_noise(rng, height, width, 0.06, channels=3)
-        return np.float32(colour) * light[..., None] + np.float32(0.025) * tint
+        tint = value_noise(rng, height, width, 0.3, channels=3)
+        return np.float32(colour) * light[..., None] + np.float32(0.02) * tint
     return paint
 
 
@@ -90,9 +88,9 @@ def wood(colour: Colour, contrast: float = 0.2, along_v: bool = False) -> Painte
         if along_v:
             return np.ascontiguousarray(
                 wood(colour, contrast)(rng, width, height).transpose(1, 0, 2))
-        grain = octaves(rng, height, width, 0.16, 0.01, stretch=7.0)
+        grain = octaves(rng, height, width, 0.08, 0.005, stretch=7.0)
         spots = octaves(rng, height, width, 0.16, 0.02)
-        u, v = _coordinates_m(height, width)
+        _, v = _coordinates_m(height, width)
         rings = np.sin(2 * np.pi * (v / 0.05 + 0.8 * value_noise(rng, height, width, 0.5, 0.12)))
         light = 1 + contrast * (0.6 * grain + 0.45 * spots + 0.35 * rings)
         return (np.float32(colour) * light[..., None]).astype(np.float32)
@@ -180,7 +178,7 @@ def abstract(colours: list[Colour], shapes: int = 40) -> Painter:
 
 def landscape(rng: Rng, height: int, width: int) -> np.ndarray:
     """Paint a sky with clouds above three ranges of wooded hills."""
-    u, v = _coordinates_m(height, width)
+    _, v = _coordinates_m(height, width)
     t = v / (height * TEXEL_M)
     clouds = np.clip(octaves(rng, height, width, 0.3, 0.01, stretch=2.0) * 0.5, 0, 1)[..., None]
     picture = (1 - t[..., None]) * np.float32((0.45, 0.65, 0.92)) + t[..., None] * np.float32(
