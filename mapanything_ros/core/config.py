@@ -150,6 +150,18 @@ class ColmapConfig(Checked):
 
 
 @dataclass(frozen=True)
+class AlignmentConfig(Checked):
+    """When a window is joined to the map, and when it is rejected."""
+
+    max_residual_m: float = option(
+        0.2, 'A window whose shared keyframes disagree by more (rms distance) is rejected.',
+        minimum=0.0001, maximum=1000.0)
+    max_rotation_deg: float = option(
+        5.0, 'A window whose shared keyframes disagree by more is rejected.',
+        minimum=0.001, maximum=180.0)
+
+
+@dataclass(frozen=True)
 class MapConfig(Checked):
     """The accumulated map."""
 
@@ -217,6 +229,7 @@ class Config(Checked):
     keyframes: KeyframesConfig = section(KeyframesConfig)
     window: WindowConfig = section(WindowConfig)
     colmap: ColmapConfig = section(ColmapConfig)
+    alignment: AlignmentConfig = section(AlignmentConfig)
     map: MapConfig = section(MapConfig)
     tf: TfConfig = section(TfConfig)
     output: OutputConfig = section(OutputConfig)

@@ -23,7 +23,7 @@ OpenCV and ROS. Depth is measured along the optical axis (z), in metres.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,8 @@ class Keyframe:
     A rectified image and what is known about it.
 
     ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3) pixels; ``depth_m`` (H,W) float32 with 0 where
-    invalid, registered to the image; ``odom_from_camera`` (4,4). ``id`` is unique in a run.
+    invalid, registered to the image; ``odom_from_camera`` (4,4) from odometry;
+    ``base_from_camera`` (4,4), how the camera is mounted. ``id`` is unique in a run and rises.
     """
 
     id: int
@@ -63,6 +64,7 @@ class Keyframe:
     intrinsics: Array | None = None
     depth_m: NDArray[np.float32] | None = None
     odom_from_camera: Array | None = None
+    base_from_camera: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +131,17 @@ class Submap:
     A window's predictions placed in the map.
 
     ``map_from_world`` (4,4) is rigid: any change of scale is already in the predictions.
-    ``residual_m`` is the rms distance between the shared keyframes' centres before and after.
+    ``residual_m`` is the rms distance between the shared keyframes' centres before and after;
+    ``new_ids`` are the keyframes that no window placed before; ``new_segment`` says that nothing
+    ties the window to what was placed before.
     """
 
     views: tuple[Prediction, ...]
     scale: Scale
     map_from_world: Array
     residual_m: float = 0.0
-    new_ids: frozenset[int] = field(default_factory=frozenset)
+    new_ids: frozenset[int] = frozenset()
+    new_segment: bool = False
 
     def map_from_camera(self, view: Prediction) -> Array:
         """Return the (4,4) pose of a view of this window in the map frame."""

@@ -1,0 +1,81 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Writes results to files, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import tempfile
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.errors import ExportError
+from mapanything_ros.core.voxel_map import PointCloud
+
+
+def write_ply(path: Path, cloud: PointCloud) -> None:
+    """Write a coloured binary PLY; raise ExportError where that fails."""
+    # Imported here: it takes a second, and only saving needs it.
+    import open3d
+
+    points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(cloud.xyz.astype(float)))
+    points.colors = open3d.utility.Vector3dVector(cloud.rgb / 255.0)
+    with _whole(path) as part:
+        if not open3d.io.write_point_cloud(part, points):
+            raise ExportError(f'{path} could not be written')
+
+
+def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
+    """
+    Write stamps (ns) and (4,4) poses as a TUM trajectory; raise ExportError where that fails.
+
+    A line is ``t x y z qx qy qz qw``; the seconds keep all nine decimals of the stamp.
+    """
+    lines = []
+    for stamp_ns, pose in poses:
+        seconds, nanoseconds = divmod(stamp_ns, 10**9)
+        quat_xyzw = Rotation.from_matrix(pose[:3, :3]).as_quat()
+        numbers = ' '.join(f'{value:.9f}' for value in np.concatenate([pose[:3, 3], quat_xyzw]))
+        lines.append(f'{seconds}.{nanoseconds:09d} {numbers}\n')
+    with _whole(path) as part:
+        part.write_text(''.join(lines))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its place when all went well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix='.', dir=path.parent)
+    except OSError as error:
+        raise ExportError(f'{path.parent} cannot be written to: {error.strerror}') from error
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        # mkstemp makes it private; a result has the usual permissions.
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        part.replace(path)
+    except OSError as error:
+        raise ExportError(f'{path} could not be written: {error.strerror}') from error
+    finally:
+        part.unlink(missing_ok=True)

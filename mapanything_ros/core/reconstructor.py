@@ -1,0 +1,185 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The pipeline: frames in, a map out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+
+from mapanything_ros.core.alignment import Alignment
+from mapanything_ros.core.backends.backend import Backend
+from mapanything_ros.core.config import Config
+from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Prediction, Submap
+from mapanything_ros.core.errors import AlignmentError, ReconstructionError
+from mapanything_ros.core.export import write_ply, write_tum
+from mapanything_ros.core.keyframes import Decision, KeyframeSelector
+from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
+from mapanything_ros.core.window import KeyframeWindow
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Keyframes on their way through the backend; ``generation`` tells a reset in between."""
+
+    keyframes: tuple[Keyframe, ...]
+    generation: int
+
+
+class Reconstructor:
+    """
+    Turns frames into submaps and one map.
+
+    ``add`` and ``take`` are cheap and may be called while another thread is in ``process``, which
+    takes as long as the backend; only one thread may call ``process``.
+    """
+
+    def __init__(self, config: Config, backend: Backend) -> None:
+        self._config = config
+        self._backend = backend
+        # Taking frames in never waits for the map. Where both locks are held, input comes first.
+        self._input_lock = Lock()
+        self._map_lock = Lock()
+        self._generation = 0
+        self._next_id = 0
+        self._selector = KeyframeSelector(config.keyframes)
+        self._window = KeyframeWindow(config.window)
+        self._alignment = Alignment(config.alignment)
+        self._map = VoxelMap(config.map)
+        self._trajectory: dict[int, tuple[int, Array]] = {}
+
+    def add(self, frame: Frame) -> Decision:
+        """
+        Take a frame in; an accepted one is decoded and waits in the window.
+
+        Raises InputError, and forgets the frame, where it cannot be decoded.
+        """
+        with self._input_lock:
+            decision = self._selector.decide(frame)
+            if decision.accepted:
+                keyframe = frame.keyframe(self._next_id)
+                self._selector.accept(frame)
+                self._window.add(keyframe)
+                self._next_id += 1
+            return decision
+
+    def take(self, partial: bool = False) -> Window | None:
+        """Return the next window, None if none is ready; ``partial`` takes what there is."""
+        with self._input_lock:
+            if not (self._window.ready() or partial and self._window.can_take()):
+                return None
+            return Window(self._window.take(), self._generation)
+
+    def process(self, window: Window) -> Submap | None:
+        """
+        Reconstruct a window and add it to the map; None if the map was reset meanwhile.
+
+        Raises ReconstructionError or AlignmentError where the window is lost; the map stays.
+        """
+        try:
+            # Geometry of the window, in the frame of its first camera.
+            prediction = self._backend.infer(self._inputs(window.keyframes))
+            with self._map_lock:
+                if window.generation != self._generation:
+                    return None
+                # Its place in the map, through the keyframes it shares with the last one.
+                submap = self._alignment.place(prediction, window.keyframes)
+                # Points and poses of the keyframes that are new.
+                self._accumulate(submap, window.keyframes)
+                return submap
+        except (ReconstructionError, AlignmentError):
+            with self._input_lock:
+                self._window.retry()
+            raise
+
+    def reset(self) -> None:
+        """Forget map, path and keyframes; a window in flight is thrown away when it is done."""
+        with self._input_lock, self._map_lock:
+            self._generation += 1
+            self._selector.reset()
+            self._window.clear()
+            self._clear_map()
+            self._alignment.reset()
+
+    def map_points(self) -> PointCloud:
+        """Return the accumulated map."""
+        with self._map_lock:
+            return self._map.points()
+
+    def trajectory(self) -> list[tuple[int, Array]]:
+        """Return stamps (ns) and (4,4) ``map_from_camera`` of the keyframes in the map."""
+        with self._map_lock:
+            return [self._trajectory[key] for key in sorted(self._trajectory)]
+
+    def map_from_odom(self) -> Array | None:
+        """Return the (4,4) correction of odometry, None before the first window."""
+        with self._map_lock:
+            return self._alignment.map_from_odom
+
+    def statistics(self) -> dict[str, int]:
+        """Return counts since the start: keyframes, drops, segments, and why frames decided."""
+        with self._input_lock, self._map_lock:
+            return {
+                'keyframes': self._next_id,
+                'keyframes_dropped': self._window.dropped,
+                'segments': self._alignment.segments,
+                'map_voxels': len(self._map),
+                **{f'frames_{reason}': n for reason, n in sorted(self._selector.counts.items())},
+            }
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write map.ply and trajectory.tum; raise ExportError where that fails."""
+        cloud, trajectory = self.map_points(), self.trajectory()
+        paths = [directory / 'map.ply', directory / 'trajectory.tum']
+        write_ply(paths[0], cloud)
+        write_tum(paths[1], trajectory)
+        return paths
+
+    def _inputs(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
+        """Return the keyframes as the backend may see them: odometry only where it is trusted."""
+        if self._config.pose_source == 'tf':
+            return keyframes
+        return [replace(keyframe, odom_from_camera=None) for keyframe in keyframes]
+
+    def _accumulate(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
+        if submap.new_segment:
+            self._clear_map()
+        stamps = {keyframe.id: keyframe.stamp_ns for keyframe in keyframes}
+        for view in submap.views:
+            if view.keyframe_id in submap.new_ids:
+                pose = submap.map_from_camera(view)
+                self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
+                cloud, weight = masked_points(view, pose)
+                self._map.insert(view.keyframe_id, cloud, weight)
+
+    def _clear_map(self) -> None:
+        self._map.clear()
+        self._trajectory.clear()
+
+
+def masked_points(view: Prediction, target_from_camera: Array) -> tuple[PointCloud, np.ndarray]:
+    """Return the points that the mask keeps, in the target frame, and their confidence (N,)."""
+    rotation = torch.as_tensor(
+        target_from_camera[:3, :3], dtype=torch.float32, device=view.depth_m.device)
+    translation = torch.as_tensor(
+        target_from_camera[:3, 3], dtype=torch.float32, device=view.depth_m.device)
+    points = view.points_in_camera()[view.mask] @ rotation.T + translation
+    cloud = PointCloud(points.cpu().numpy(), view.rgb[view.mask].cpu().numpy())
+    return cloud, view.confidence[view.mask].cpu().numpy()
