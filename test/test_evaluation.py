@@ -22,7 +22,7 @@ from mapanything_ros.core.evaluation import (
     abs_rel,
     align,
     anchor,
-    Camera,
+    RecordedCamera,
     cloud_distances,
     depth_ratios,
     fuse_depth,
@@ -58,7 +58,7 @@ def moved(trajectory, transform):
 @pytest.fixture
 def lens():
     k = np.array([[150.0, 0, 101.5], [0, 155.0, 70.5], [0, 0, 1]])
-    return Camera(200, 140, k, (-0.15, 0.03, 0.002, -0.001, 0.004))
+    return RecordedCamera(200, 140, k, (-0.15, 0.03, 0.002, -0.001, 0.004))
 
 
 def test_distortion_agrees_with_opencv(lens):
@@ -75,7 +75,7 @@ def test_rational_distortion_agrees_with_opencv():
     rays = np.random.default_rng(0).uniform(-0.6, 0.6, (100, 2))
     expected, _ = cv2.projectPoints(
         np.c_[rays, np.ones(100)], np.zeros(3), np.zeros(3), k, np.array(d))
-    np.testing.assert_allclose(Camera(200, 140, k, d).project(rays), expected[:, 0], atol=1e-9)
+    np.testing.assert_allclose(RecordedCamera(200, 140, k, d).project(rays), expected[:, 0], atol=1e-9)
 
 
 def test_rays_project_back_to_their_own_pixels(lens):
@@ -97,12 +97,12 @@ def test_depth_of_a_rectified_half_size_image_is_compared_through_the_lens(lens)
     assert abs_rel(depth_ratios(1.1 * published, half, recorded, lens)) == pytest.approx(
         0.1, abs=2e-3)
     # Without the lens in between, the same images would not fit: the test sees distortion.
-    straight = Camera(200, 140, lens.intrinsics)
+    straight = RecordedCamera(200, 140, lens.intrinsics)
     assert abs_rel(depth_ratios(published, half, recorded, straight)) > 5e-3
 
 
 def test_depth_is_compared_only_where_both_are_valid():
-    camera = Camera(4, 3, np.array([[4.0, 0, 1.5], [0, 4, 1], [0, 0, 1]]))
+    camera = RecordedCamera(4, 3, np.array([[4.0, 0, 1.5], [0, 4, 1], [0, 0, 1]]))
     truth = np.full((3, 4), 2, np.float32)
     truth[0] = 0
     truth[2] = np.nan

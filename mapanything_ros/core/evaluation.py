@@ -35,10 +35,11 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Camera:
+class RecordedCamera:
     """
-    A pinhole camera with the distortion of ROS's ``plumb_bob`` and ``rational_polynomial``.
+    The pinhole camera of a recording, distorted as ``plumb_bob`` and ``rational_polynomial`` are.
 
+    Written apart from the camera that rectifies, so that an error there shows here.
     ``intrinsics`` (3,3) pixels; ``distortion`` up to 8 numbers k1 k2 p1 p2 k3 k4 k5 k6, missing
     ones are 0.
     """
@@ -91,7 +92,8 @@ def valid_depth(depth_m: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def depth_ratios(
-    depth_m: NDArray[np.float32], intrinsics: Array, truth_m: NDArray[np.float32], camera: Camera,
+    depth_m: NDArray[np.float32], intrinsics: Array, truth_m: NDArray[np.float32],
+    camera: RecordedCamera,
 ) -> Array:
     """
     Return published / true depth at every kept pixel whose truth is known, as a flat array.
@@ -245,7 +247,7 @@ def trajectory_error(
 
 
 def fuse_depth(
-    frames: Iterable[tuple[NDArray[np.float32], Array]], camera: Camera, voxel_m: float,
+    frames: Iterable[tuple[NDArray[np.float32], Array]], camera: RecordedCamera, voxel_m: float,
     min_frames: int = 2,
 ) -> Array:
     """

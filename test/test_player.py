@@ -1,0 +1,183 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import os
+import threading
+
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import (
+    DurabilityPolicy,
+    qos_profile_sensor_data,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from mapanything_ros.cli.player import message_class, Player, Track, tracks
+from mapanything_ros.core.errors import InputError
+
+START_NS = 1_700_000_000_123_456_789
+STEP_NS = 20_000_001
+COUNT = 30
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    """Write a bag with headers every 20.000001 ms, one static transform and a spare topic."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    folder = tmp_path_factory.mktemp('bags') / 'bag'
+    stamp_type, header_type = (
+        types.types['builtin_interfaces/msg/Time'], types.types['std_msgs/msg/Header'])
+    static_type = types.types['tf2_msgs/msg/TFMessage']
+
+    def header(stamp_ns, name):
+        return header_type(stamp_type(*divmod(stamp_ns, 1_000_000_000)), name)
+
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        def add(topic, message):
+            return writer.add_connection(topic, message.__msgtype__, typestore=types)
+
+        def write(connection, stamp_ns, message):
+            writer.write(
+                connection, stamp_ns, types.serialize_cdr(message, message.__msgtype__))
+
+        static = static_type(transforms=[])
+        fixed = add('/tf_static', static)
+        write(fixed, START_NS, static)
+        headers, spare = add('/headers', header(0, '')), add('/spare', header(0, ''))
+        for index in range(COUNT):
+            stamp_ns = START_NS + index * STEP_NS
+            # Names of every length from 0: CDR's padding differs, and must survive.
+            write(headers, stamp_ns, header(stamp_ns - 5, 'x' * index))
+            write(spare, stamp_ns, header(stamp_ns, 'spare'))
+    return folder
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Give a player's and a listener's node, the listener's spinning, in a domain of their own."""
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    player, listener = (rclpy.create_node(n, context=context) for n in ('player', 'listener'))
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(listener)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    yield player, listener
+    executor.shutdown()
+    thread.join()
+    player.destroy_node()
+    listener.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def chosen(folder, *topics):
+    return [track for track in tracks(folder) if track.topic in topics]
+
+
+def test_topics_are_listed_with_type_and_count(bag):
+    assert tracks(bag) == (
+        Track('/headers', 'std_msgs/msg/Header', COUNT),
+        Track('/spare', 'std_msgs/msg/Header', COUNT),
+        Track('/tf_static', 'tf2_msgs/msg/TFMessage', 1))
+
+
+def test_messages_arrive_byte_by_byte_and_in_order_under_a_rising_clock(bag, nodes):
+    player_node, listener = nodes
+    events, done = [], threading.Event()
+
+    def keep_header(data):
+        events.append(('header', data))
+        if sum(kind == 'header' for kind, _ in events) == COUNT:
+            done.set()
+
+    def keep_clock(message):
+        events.append(('clock', message.clock.sec * 1_000_000_000 + message.clock.nanosec))
+
+    listener.create_subscription(Clock, '/clock', keep_clock, 1000)
+    listener.create_subscription(Header, '/headers', keep_header, 1000, raw=True)
+    player = Player(player_node, bag, chosen(bag, '/headers', '/tf_static'))
+    player.wait_for_subscribers(['/headers'], 20.0)
+    played = []
+    assert player.play(1.0, lambda at_s, all_s: played.append((at_s, all_s))) == COUNT + 1
+    assert done.wait(20.0)
+
+    types = get_typestore(Stores.ROS2_JAZZY)
+    received = [data for kind, data in events if kind == 'header']
+    for index, data in enumerate(received):
+        stamp_ns = START_NS + index * STEP_NS - 5
+        expected = types.serialize_cdr(
+            types.types['std_msgs/msg/Header'](
+                types.types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 1_000_000_000)),
+                'x' * index),
+            'std_msgs/msg/Header')
+        # A reader may be handed the writer's padding to 4 bytes; the message ends before it.
+        assert bytes(data)[:len(expected)] == bytes(expected)
+        assert len(data) - len(expected) < 4
+        message = deserialize_message(data, Header)
+        assert message.stamp.sec * 1_000_000_000 + message.stamp.nanosec == stamp_ns
+
+    clock = [now_ns for kind, now_ns in events if kind == 'clock']
+    assert clock == sorted(clock)
+    assert clock[0] == START_NS
+    assert clock[-1] == START_NS + (COUNT - 1) * STEP_NS
+    assert {START_NS + index * STEP_NS for index in range(COUNT)} <= set(clock)
+    assert len(set(clock)) > COUNT  # it also ticks between messages
+    assert played[0][0] == 0
+    assert played[-1][0] == pytest.approx((COUNT - 1) * STEP_NS * 1e-9)
+
+
+def test_a_late_subscriber_still_gets_the_static_transforms(bag, nodes):
+    player_node, listener = nodes
+    Player(player_node, bag, chosen(bag, '/tf_static')).play(50.0, lambda at_s, all_s: None)
+    received = threading.Event()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    listener.create_subscription(TFMessage, '/tf_static', lambda _: received.set(), latched)
+    assert received.wait(20.0)
+
+
+def test_best_effort_subscribers_match(bag, nodes):
+    player_node, listener = nodes
+    assert qos_profile_sensor_data.reliability is ReliabilityPolicy.BEST_EFFORT
+    listener.create_subscription(Header, '/headers', lambda _: None, qos_profile_sensor_data)
+    listener.create_subscription(Clock, '/clock', lambda _: None, qos_profile_sensor_data)
+    Player(player_node, bag, chosen(bag, '/headers')).wait_for_subscribers(['/headers'], 20.0)
+
+
+def test_missing_subscribers_are_named(bag, nodes):
+    player_node, listener = nodes
+    listener.create_subscription(Clock, '/clock', lambda _: None, 10)
+    player = Player(player_node, bag, chosen(bag, '/headers'))
+    with pytest.raises(InputError, match='nobody subscribed to /headers '):
+        player.wait_for_subscribers(['/headers'], 1.0)
+
+
+def test_playing_nothing_is_refused(bag, nodes):
+    with pytest.raises(InputError, match='nothing to play'):
+        Player(nodes[0], bag, [])
+
+
+def test_what_cannot_be_played_is_said(tmp_path):
+    with pytest.raises(InputError, match='cannot be read as a ROS 2 bag'):
+        tracks(tmp_path)
+    with pytest.raises(InputError, match='install nowhere_msgs'):
+        message_class('nowhere_msgs/msg/Image')
