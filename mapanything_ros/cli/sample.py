@@ -15,8 +15,9 @@
 """Write the demo's sample: a rendered room along a hand-held path, as a ROS 2 bag with truth."""
 import argparse
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 import shutil
 import sys
@@ -38,7 +39,7 @@ from rosbags.typesys import get_typestore, Stores
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.cli.hand_held import HandHeldPath, walk
-from mapanything_ros.cli.room import RenderedView, Room
+from mapanything_ros.cli.room import Room
 
 WIDTH, HEIGHT = 640, 480
 INTRINSICS = np.array([[519.3, 0.0, 321.7], [0.0, 520.1, 238.4], [0.0, 0.0, 1.0]])
@@ -81,12 +82,14 @@ class SampleSummary:
 
 def write_sample(
     output: Path, seed: int = 0, frames: int = 400, rate_hz: float = 15.0, force: bool = False,
+    processes: int = 2,
 ) -> SampleSummary:
     """
     Write the bag folder `output` with the true surface in ``scene.ply`` beside the recording.
 
-    The same seed gives the same messages. Raises SampleError when `output` exists and is not a
-    sample to be replaced with `force`. An interrupted call leaves nothing behind.
+    The same seed gives the same messages, whatever the number of `processes` that render. Raises
+    SampleError when `output` exists and is not a sample to be replaced with `force`. An
+    interrupted call leaves nothing behind.
     """
     if frames < 2 or rate_hz <= 0 or rate_hz > 500:
         raise SampleError(f'A sample needs at least 2 frames at a rate above 0 and up to 500 Hz, '
@@ -98,7 +101,8 @@ def write_sample(
     with tempfile.TemporaryDirectory(prefix='.sample-', dir=output.parent) as folder:
         draft = Path(folder) / output.name
         with Writer(draft, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            _write_messages(writer, path, room)
+            views = _photographs(path.world_from_camera, room, seed, processes)
+            _write_messages(writer, path, _progress(views, frames))
         o3d.io.write_triangle_mesh(str(draft / SCENE_FILE), room.mesh())
         if output.exists():
             shutil.rmtree(output)
@@ -118,7 +122,9 @@ def _check_replaceable(output: Path, force: bool) -> None:
         raise SampleError(f'{output} holds other things than a sample: choose another --output.')
 
 
-def _write_messages(writer: Writer, path: HandHeldPath, room: Room) -> None:
+def _write_messages(
+    writer: Writer, path: HandHeldPath, views: Iterator[tuple[np.ndarray, np.ndarray]],
+) -> None:
     """Write all messages in order of their stamps, the recording time being the stamp."""
     connections = {
         topic: writer.add_connection(
@@ -132,7 +138,6 @@ def _write_messages(writer: Writer, path: HandHeldPath, room: Room) -> None:
     first_ns = path.image_stamps_ns[0]
     write('/tf_static', first_ns, _tf_message(
         first_ns, 'base_link', CAMERA_FRAME, path.base_from_camera))
-    views = iter(_progress(_views(path, room), len(path.image_stamps_ns)))
     for index, (stamp_ns, odom_from_base) in enumerate(
             zip(path.odom_stamps_ns, path.odom_from_base, strict=True)):
         write('/tf', stamp_ns, _tf_message(stamp_ns, 'odom', 'base_link', odom_from_base))
@@ -147,23 +152,44 @@ def _write_messages(writer: Writer, path: HandHeldPath, room: Room) -> None:
         write('/camera/aligned_depth_to_color/image_raw', stamp_ns, _make(
             'sensor_msgs/msg/Image', header=_header(stamp_ns, CAMERA_FRAME), height=HEIGHT,
             width=WIDTH, encoding='16UC1', is_bigendian=0, step=2 * WIDTH,
-            data=depth_mm.astype('<u2').reshape(-1).view(np.uint8)))
+            data=depth_mm.reshape(-1).view(np.uint8)))
 
 
-def _views(path: HandHeldPath, room: Room) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield each frame's JPEG bytes (N,) uint8 and depth (H, W) in whole millimetres."""
-    def view(world_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _encode(room.render(world_from_camera, INTRINSICS, WIDTH, HEIGHT, DISTORTION))
+class _Photographer:
+    """Takes the sample's pictures; a process of a pool has one of its own."""
 
-    # The first call fills the renderer's table of rays; two threads keep both of few cores busy.
-    yield view(path.world_from_camera[0])
-    with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(view, path.world_from_camera[1:])
+    own: '_Photographer'
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def __call__(self, world_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the JPEG's bytes (N,) uint8 and the depth (H, W) uint16 in millimetres."""
+        view = self._room.render(world_from_camera, INTRINSICS, WIDTH, HEIGHT, DISTORTION)
+        _, jpeg = cv2.imencode('.jpg', view.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        return jpeg.reshape(-1), np.rint(view.depth_m * 1000).astype('<u2')
+
+    @classmethod
+    def hire(cls, seed: int) -> None:
+        cls.own = cls(Room(seed))
+
+    @classmethod
+    def shoot(cls, world_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return cls.own(world_from_camera)
 
 
-def _encode(view: RenderedView) -> tuple[np.ndarray, np.ndarray]:
-    _, jpeg = cv2.imencode('.jpg', view.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-    return jpeg.reshape(-1), np.rint(view.depth_m * 1000)
+def _photographs(
+    poses: np.ndarray, room: Room, seed: int, processes: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each pose's JPEG and depth, from a pool when there is more than one process."""
+    if processes == 1:
+        yield from map(_Photographer(room), poses)
+        return
+    pool = ProcessPoolExecutor(processes, get_context('spawn'), _Photographer.hire, (seed,))
+    try:
+        yield from pool.map(_Photographer.shoot, poses)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _progress(
