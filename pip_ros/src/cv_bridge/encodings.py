@@ -20,9 +20,19 @@ import re
 import cv2
 import numpy as np
 
+DTYPE_OF_DEPTH = {
+    '8U': 'uint8',
+    '8S': 'int8',
+    '16U': 'uint16',
+    '16S': 'int16',
+    '32S': 'int32',
+    '32F': 'float32',
+    '64F': 'float64',
+}
+DEPTH_OF_DTYPE = {dtype: depth for depth, dtype in DTYPE_OF_DEPTH.items()}
 BITS_OF_DEPTH = {'8U': 8, '8S': 8, '16U': 16, '16S': 16, '32S': 32, '32F': 32, '64F': 64}
 CHANNELS_OF_COLOR = {'mono': 1, 'rgb': 3, 'bgr': 3, 'rgba': 4, 'bgra': 4}
-# OpenCV names a Bayer pattern by its second row, second column onward; ROS by its first pixels.
+# ROS names a Bayer pattern by its pixels (0, 0) and (0, 1); OpenCV by (1, 1) and (1, 2).
 OPENCV_BAYER = {'rggb': 'BG', 'bggr': 'RG', 'gbrg': 'GR', 'grbg': 'GB'}
 OPENCV_COLOR = {'mono': 'GRAY', 'rgb': 'RGB', 'bgr': 'BGR', 'rgba': 'RGBA', 'bgra': 'BGRA'}
 OPENCV_YUV = {'yuv422': 'UYVY', 'yuv422_yuy2': 'YUY2'}
@@ -120,15 +130,3 @@ def _to_depth(image: np.ndarray, source: Encoding, target: Encoding) -> np.ndarr
     limits = np.iinfo(dtype)
     with np.errstate(invalid='ignore'):
         return np.clip(np.rint(image * scale), limits.min, limits.max).astype(dtype)
-
-
-DTYPE_OF_DEPTH = {
-    '8U': 'uint8',
-    '8S': 'int8',
-    '16U': 'uint16',
-    '16S': 'int16',
-    '32S': 'int32',
-    '32F': 'float32',
-    '64F': 'float64',
-}
-DEPTH_OF_DTYPE = {dtype: depth for depth, dtype in DTYPE_OF_DEPTH.items()}

@@ -27,7 +27,7 @@ from std_msgs.msg import Header
 
 DUMMY_FIELD_PREFIX = 'unnamed_field'
 
-_DATATYPES = {
+_DATATYPES: dict[int, np.dtype[Any]] = {
     PointField.INT8: np.dtype(np.int8),
     PointField.UINT8: np.dtype(np.uint8),
     PointField.INT16: np.dtype(np.int16),
@@ -59,7 +59,7 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
             names.append(part_name)
             offsets.append(field.offset + part * datatype.itemsize)
             formats.append(datatype.str)
-    layout: dict[str, Any] = {'names': names, 'formats': formats, 'offsets': offsets}
+    layout: Any = {'names': names, 'formats': formats, 'offsets': offsets}
     if point_step is not None:
         layout['itemsize'] = point_step
     return np.dtype(layout)
@@ -84,8 +84,9 @@ def read_points(
         dtype=dtype_from_fields(cloud.fields, point_step=cloud.point_step),
         buffer=cloud.data,
     )
+    names = points.dtype.names or ()
     if field_names is not None:
-        assert all(name in points.dtype.names for name in field_names), (
+        assert all(name in names for name in field_names), (
             'Requests field is not in the fields of the PointCloud!'
         )
         points = points[list(field_names)]
@@ -93,7 +94,7 @@ def read_points(
         points = points.byteswap()
     if skip_nans and not cloud.is_dense:
         has_nan = np.zeros(len(points), dtype=bool)
-        for name in points.dtype.names:
+        for name in points.dtype.names or ():
             has_nan |= np.isnan(points[name])
         points = points[~has_nan]
     if uvs is not None:

@@ -142,8 +142,9 @@ class BufferCore:
         """Return one sentence for each frame that has a parent."""
         with self._lock:
             return ''.join(
-                f'Frame {child} exists with parent {cache.latest.parent}.\n'
-                for child, cache in self._known_children()
+                f'Frame {child} exists with parent {_parent(cache)}.\n'
+                for child, cache in self._frames.items()
+                if cache is not None
             )
 
     def all_frames_as_yaml(self) -> str:
@@ -152,7 +153,9 @@ class BufferCore:
             if not self._frames:
                 return '[]'
             return ''.join(
-                self._frame_as_yaml(child, cache) for child, cache in self._known_children()
+                self._frame_as_yaml(child, cache)
+                for child, cache in self._frames.items()
+                if cache is not None and cache.latest is not None
             )
 
     def _frameExists(self, frame_id: str) -> bool:
@@ -163,18 +166,12 @@ class BufferCore:
         with self._lock:
             return list(self._frames)
 
-    def _known_children(self) -> Iterator[tuple[str, Any]]:
-        for child, cache in self._frames.items():
-            if cache is not None and cache.latest is not None:
-                yield child, cache
-
     def _frame_as_yaml(self, child: str, cache: StaticCache | TimeCache) -> str:
-        assert cache.latest is not None
         oldest_ns, latest_ns = cache.stamps_ns[0], cache.stamps_ns[-1]
         rate_hz = len(cache.stamps_ns) * 1e9 / max(latest_ns - oldest_ns, 100_000)
         return (
             f'{child}: \n'
-            f"  parent: '{cache.latest.parent}'\n"
+            f"  parent: '{_parent(cache)}'\n"
             f"  broadcaster: '{self._authorities[child]}'\n"
             f'  rate: {rate_hz:.3f}\n'
             f'  most_recent_transform: {latest_ns / 1e9:.6f}\n'
@@ -246,10 +243,7 @@ class BufferCore:
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> tuple[Rigid, int]:
         if target == source:
-            cache = self._frames.get(target)
-            if stamp_ns == 0 and cache is not None and cache.latest is not None:
-                stamp_ns = cache.latest.stamp_ns
-            return IDENTITY, stamp_ns
+            return IDENTITY, stamp_ns or self._latest_stamp(target)
         self._validate('lookupTransform argument target_frame', target)
         self._validate('lookupTransform argument source_frame', source)
         return self._walk(target, source, stamp_ns)
@@ -299,6 +293,8 @@ class BufferCore:
 
     def _latest_common_time(self, target: str, source: str) -> int:
         """Return the newest time that all transforms on the way share; 0 if all are static."""
+        if target == source:
+            return self._latest_stamp(target)
         above_source: list[tuple[str, int]] = []
         for parent, stamp_ns in self._latest_above(source):
             above_source.append((parent, stamp_ns))
@@ -315,6 +311,10 @@ class BufferCore:
                 return _earliest(above_target + [stamp for _, stamp in below_common])
         raise _not_connected(target, source)
 
+    def _latest_stamp(self, frame: str) -> int:
+        cache = self._frames.get(frame)
+        return 0 if cache is None or cache.latest is None else cache.latest.stamp_ns
+
     def _latest_above(self, frame: str) -> Iterator[tuple[str, int]]:
         for _ in self._steps():
             cache = self._frames[frame]
@@ -328,6 +328,10 @@ class BufferCore:
         raise LookupException(
             f'The tf tree is invalid because it contains a loop.\n{self.all_frames_as_string()}\n'
         )
+
+
+def _parent(cache: StaticCache | TimeCache) -> str:
+    return 'NO_PARENT' if cache.latest is None else cache.latest.parent
 
 
 def _earliest(stamps_ns: Any) -> int:

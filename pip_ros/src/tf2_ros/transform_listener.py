@@ -53,7 +53,7 @@ class TransformListener:
             TFMessage, '/tf_static', self.static_callback, static_qos, callback_group=self.group
         )
         if spin_thread:
-            self.executor = SingleThreadedExecutor()
+            self.executor = SingleThreadedExecutor(context=node.context)
             self.executor.add_node(node)
             self.dedicated_listener_thread = Thread(target=self._spin)
             self.dedicated_listener_thread.start()

@@ -1,0 +1,33 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from collections.abc import Iterator
+import os
+
+from domain_coordinator import domain_id
+import pytest
+import rclpy
+from rclpy.context import Context
+
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    """Give each test a ROS context in a domain that nobody else on this machine uses."""
+    with domain_id() as domain:
+        context = Context()
+        rclpy.init(context=context, domain_id=domain)
+        yield context
+        rclpy.try_shutdown(context=context)
