@@ -1,0 +1,215 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a bag knows besides its images: which topics to use, true poses and depth, odometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
+from scipy.spatial.transform import Rotation
+
+from mapanything_ros.cli.player import message_class, open_bag, Track
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.evaluation import RecordedCamera, Trajectory
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+TRUE_POSE_TOPIC = '/ground_truth/pose'
+TRUE_SURFACE_FILE = 'scene.ply'
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of a bag that the demo plays; ``depth`` is None where there is none."""
+
+    image: Track
+    camera_info: Track
+    depth: Track | None
+
+    @property
+    def compressed(self) -> bool:
+        """Say whether the images are compressed."""
+        return self.image.type_name == COMPRESSED_IMAGE
+
+
+def choose_topics(
+    found: Sequence[Track], image: str = '', camera_info: str = '', depth: str = '',
+) -> Topics:
+    """
+    Choose a bag's topics by type, or by name where one is given.
+
+    Depth images have ``depth`` in their name; those registered to the image ``aligned`` or
+    ``registered`` too. A choice that is not clear raises InputError with the candidates.
+    """
+    colour = [t for t in found if 'depth' not in t.topic and not _is_truth(t)]
+    raw = [t for t in colour if t.type_name == IMAGE]
+    compressed = [t for t in colour if t.type_name == COMPRESSED_IMAGE]
+    chosen = _choose('image', image, found, raw or compressed)
+    infos = [t for t in found if t.type_name == CAMERA_INFO]
+    siblings = [t for t in infos if chosen.topic.startswith(t.topic.rsplit('/', 1)[0] + '/')]
+    depths = [t for t in found if t.type_name == IMAGE and 'depth' in t.topic and not _is_truth(t)]
+    registered = [t for t in depths if 'aligned' in t.topic or 'registered' in t.topic]
+    return Topics(
+        image=chosen,
+        camera_info=_choose('camera-info', camera_info, found, siblings or infos),
+        depth=_choose('depth', depth, found, registered or depths)
+        if depth or depths else None,
+    )
+
+
+def _is_truth(track: Track) -> bool:
+    return 'ground_truth' in track.topic
+
+
+def _choose(
+    what: str, name: str, found: Sequence[Track], candidates: Sequence[Track],
+) -> Track:
+    if name:
+        candidates = [track for track in found if track.topic == name]
+        if not candidates:
+            listed = ', '.join(f'{track.topic} [{track.type_name}]' for track in found)
+            raise InputError(f'the bag has no topic {name}; it has {listed or "none"}')
+    if not candidates:
+        raise InputError(f'the bag has no {what} topic; name one with --{what}-topic')
+    if len(candidates) > 1:
+        names = ', '.join(track.topic for track in candidates)
+        raise InputError(f'several {what} topics: {names}; choose with --{what}-topic')
+    return candidates[0]
+
+
+def read_messages(folder: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Yield topic and decoded message for the named topics of a bag, in recorded order."""
+    with open_bag(folder) as reader:
+        connections = [c for c in reader.connections if c.topic in topics]
+        if not connections:  # to rosbags, an empty choice is every topic
+            return
+        for connection, _, data in reader.messages(connections=connections):
+            cls = message_class(connection.msgtype)
+            yield connection.topic, deserialize_message(bytes(data), cls)
+
+
+def stamp_ns(message: Any) -> int:
+    """Return the header's stamp of a message in nanoseconds."""
+    stamp: Any = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def read_camera(folder: Path, topic: str, *, rectified: bool) -> tuple[RecordedCamera, str]:
+    """Return the first camera_info of a topic and its frame_id; rectified reads P and no D."""
+    for _, info in read_messages(folder, {topic}):
+        if rectified:
+            matrix, distortion = np.reshape(info.p, (3, 4))[:, :3], ()
+        elif info.distortion_model in ('plumb_bob', 'rational_polynomial', ''):
+            matrix, distortion = np.reshape(info.k, (3, 3)), tuple(info.d)
+        else:
+            raise InputError(
+                f'depth cannot be compared through the distortion model {info.distortion_model}')
+        camera = RecordedCamera(
+            info.width, info.height, np.asarray(matrix, float), tuple(map(float, distortion)))
+        return camera, info.header.frame_id
+    raise InputError(f'the bag has no message on {topic}')
+
+
+def read_poses(folder: Path, topic: str = TRUE_POSE_TOPIC) -> Trajectory:
+    """Return the true ``world_from_camera``; none raises InputError."""
+    poses = {
+        stamp_ns(message): _matrix(message.pose.position, message.pose.orientation)
+        for _, message in read_messages(folder, {topic})}
+    if not poses:
+        raise InputError(f'the bag has no true poses on {topic}')
+    return _trajectory(poses)
+
+
+def read_odometry(
+    folder: Path, odom_frame: str, camera_frame: str, stamps_ns: NDArray[np.int64],
+) -> Trajectory:
+    """Return ``odom_from_camera`` from the bag's TF at those of the stamps that it covers."""
+    edges: dict[str, tuple[str, dict[int, Array]]] = {}
+    fixed: set[str] = set()
+    for topic, message in read_messages(folder, {'/tf', '/tf_static'}):
+        for stamped in message.transforms:
+            child, parent = stamped.child_frame_id, stamped.header.frame_id
+            move = stamped.transform
+            known = edges.setdefault(child, (parent, {}))[1]
+            known[stamp_ns(stamped)] = _matrix(move.translation, move.rotation)
+            if topic == '/tf_static':
+                fixed.add(child)
+    stamps, poses = np.unique(stamps_ns), np.eye(4)
+    frame = camera_frame
+    while frame != odom_frame:
+        if frame not in edges:
+            raise InputError(f'the bag has no transform from {camera_frame} to {odom_frame}')
+        parent, known = edges.pop(frame)
+        if frame in fixed:
+            poses = next(reversed(known.values())) @ poses
+        else:
+            part = _trajectory(known).interpolate(stamps)
+            if poses.ndim == 3:
+                poses = poses[np.isin(stamps, part.stamps_ns)]
+            stamps, poses = part.stamps_ns, part.poses @ poses
+        frame = parent
+    if poses.ndim == 2:
+        poses = np.repeat(poses[None], len(stamps), axis=0)
+    if not len(stamps):
+        raise InputError(f'{odom_frame} is not known at the stamp of any image')
+    return Trajectory(stamps, poses)
+
+
+def read_depth(
+    folder: Path, topic: str, wanted: Callable[[int], bool],
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield stamp and (H,W) metres, 0 or NaN where invalid, of the wanted depth images."""
+    for _, message in read_messages(folder, {topic}):
+        stamp = stamp_ns(message)
+        if wanted(stamp):
+            unit = {'16UC1': 0.001, 'mono16': 0.001, '32FC1': 1.0}.get(message.encoding)
+            if unit is None:
+                raise InputError(f'depth has the encoding {message.encoding}; '
+                                 '16UC1 (mm) and 32FC1 (m) can be read')
+            yield stamp, image_array(message).astype(np.float32) * np.float32(unit)
+
+
+def image_array(message: Any) -> NDArray[Any]:
+    """Return the (H,W) or (H,W,3) pixels of an Image whose encoding the demo meets."""
+    dtype, channels = {
+        'rgb8': ('u1', 3), '16UC1': ('u2', 1), 'mono16': ('u2', 1), '32FC1': ('f4', 1),
+    }[message.encoding]
+    order = '>' if message.is_bigendian else '<'
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    size = message.width * channels * np.dtype(dtype).itemsize
+    pixels = np.ascontiguousarray(rows[:, :size]).view(order + dtype)
+    shape = (message.height, message.width)
+    return pixels.reshape(shape if channels == 1 else (*shape, channels))
+
+
+def _trajectory(poses: dict[int, Array]) -> Trajectory:
+    stamps = sorted(poses)
+    return Trajectory(np.array(stamps, np.int64), np.stack([poses[stamp] for stamp in stamps]))
+
+
+def _matrix(position: Any, orientation: Any) -> Array:
+    matrix = np.eye(4)
+    quat_xyzw = [orientation.x, orientation.y, orientation.z, orientation.w]
+    matrix[:3, :3] = Rotation.from_quat(quat_xyzw).as_matrix()
+    matrix[:3, 3] = position.x, position.y, position.z
+    return matrix
