@@ -1,0 +1,178 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Between sensor messages and arrays. What cannot be used raises InputError and says why."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import cv2
+from cv_bridge import CvBridge, CvBridgeError
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from mapanything_ros.core.camera import Camera
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.voxel_map import PointCloud
+
+# Bytes per pixel of the encodings that are understood (sensor_msgs/image_encodings.hpp).
+COLOR_BYTES = {
+    'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3,
+    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
+}
+DEPTH_BYTES = {'16UC1': 2, 'mono16': 2, '32FC1': 4}
+
+# The selector's pictures are about this wide: enough for blur and flow, and cheap.
+GRAY_WIDTH = 320
+
+# uint8, (h,w) or (H,W,3); OpenCV's stubs know no more than that it is an array.
+Picture = NDArray[Any]
+
+_bridge = CvBridge()
+
+
+def rgb_from_image(message: Image) -> Picture:
+    """Return the (H,W,3) RGB picture of a colour, grey or Bayer image."""
+    _check_image(message, COLOR_BYTES)
+    if message.encoding in ('8UC1', '8UC3'):
+        # Drivers that name no colours mean OpenCV's.
+        code = cv2.COLOR_GRAY2RGB if message.encoding == '8UC1' else cv2.COLOR_BGR2RGB
+        return cv2.cvtColor(_to_cv2(message), code)
+    return _to_cv2(message, 'rgb8')
+
+
+def gray_from_image(message: Image) -> Picture:
+    """Return a small grey (h,w) picture; fast, and good for blur and motion alone."""
+    _check_image(message, COLOR_BYTES)
+    picture = _to_cv2(message)
+    shrink = max(1, message.width // GRAY_WIDTH)
+    if message.encoding.startswith('bayer'):
+        shrink = max(2, shrink)  # whole Bayer cells average to grey
+    size = (max(1, message.width // shrink), max(1, message.height // shrink))
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return picture if picture.ndim == 2 else picture[..., :3].mean(axis=2).astype(np.uint8)
+
+
+def rgb_from_compressed(message: CompressedImage) -> Picture:
+    """Return the (H,W,3) RGB picture of a JPEG or PNG."""
+    return cv2.cvtColor(_decode(message, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def gray_from_compressed(message: CompressedImage, width: int) -> Picture:
+    """Return a small grey (h,w) picture; ``width`` is that of the whole picture."""
+    if width >= 8 * GRAY_WIDTH:
+        return _decode(message, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    if width >= 4 * GRAY_WIDTH:
+        return _decode(message, cv2.IMREAD_REDUCED_GRAYSCALE_4)
+    return _decode(message, cv2.IMREAD_REDUCED_GRAYSCALE_2)
+
+
+def depth_from_image(message: Image) -> NDArray[np.float32]:
+    """Return (H,W) metres; 0 where the message has 0, a negative number, NaN or infinity."""
+    _check_image(message, DEPTH_BYTES)
+    depth = _to_cv2(message)
+    if depth.dtype == np.uint16:
+        return depth.astype(np.float32) * np.float32(0.001)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+
+
+def camera_from_info(message: CameraInfo, rectified: bool) -> Camera:
+    """Return the camera model; of an image that is rectified already, P alone counts."""
+    p = np.array(message.p, float).reshape(3, 4)
+    if rectified:
+        k = p[:, :3] if p[0, 0] > 0 else np.array(message.k, float).reshape(3, 3)
+        return Camera(message.width, message.height, k, np.zeros(0), p)
+    return Camera(
+        message.width, message.height, np.array(message.k, float).reshape(3, 3),
+        np.array(message.d, float), p, message.distortion_model)
+
+
+def to_image(picture: NDArray[np.generic], encoding: str, header: Header) -> Image:
+    """Return the message of a contiguous (H,W) or (H,W,C) little-endian array."""
+    height, width = picture.shape[:2]
+    return Image(
+        header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
+        step=picture.nbytes // height, data=_to_data(picture))
+
+
+def to_camera_info(intrinsics: Array, width: int, height: int, header: Header) -> CameraInfo:
+    """Return the calibration of a rectified image."""
+    p = np.zeros((3, 4))
+    p[:, :3] = intrinsics
+    return CameraInfo(
+        header=header, height=height, width=width, distortion_model='plumb_bob', d=[0.0] * 5,
+        k=intrinsics.ravel(), r=np.eye(3).ravel(), p=p.ravel())
+
+
+def to_cloud(cloud: PointCloud, header: Header) -> PointCloud2:
+    """Return an unordered cloud, all points valid, with PCL's packed ``rgb`` field."""
+    points = np.empty(len(cloud), [('xyz', '<f4', 3), ('rgb', '<u4')])
+    points['xyz'] = cloud.xyz
+    r, g, b = cloud.rgb.astype(np.uint32).T
+    points['rgb'] = r << 16 | g << 8 | b
+    return PointCloud2(
+        header=header, height=1, width=len(points), is_bigendian=False, is_dense=True,
+        point_step=points.itemsize, row_step=points.nbytes, data=_to_data(points),
+        fields=[
+            PointField(name=name, offset=offset, datatype=PointField.FLOAT32, count=1)
+            for name, offset in (('x', 0), ('y', 4), ('z', 8), ('rgb', 12))])
+
+
+def _to_data(values: NDArray[np.generic]) -> array[int]:
+    """Return the bytes as the type that message setters take without looking at each one."""
+    data = array('B')
+    data.frombytes(np.ascontiguousarray(values).data.cast('B'))
+    return data
+
+
+def _check_image(message: Image, known: dict[str, int]) -> None:
+    if message.encoding not in known:
+        raise InputError(
+            f'encoding {message.encoding!r} is not understood; known are {", ".join(known)}')
+    if message.width == 0 or message.height == 0:
+        raise InputError(f'the image is empty ({message.width}x{message.height})')
+    row = message.width * known[message.encoding]
+    if message.step < row:
+        raise InputError(
+            f'step {message.step} is too small for {message.width} pixels of '
+            f'{message.encoding} ({row} bytes): the driver is at fault')
+    if len(message.data) != message.step * message.height:
+        raise InputError(
+            f'the image has {len(message.data)} bytes, but its size and step make '
+            f'{message.step * message.height}: the driver is at fault')
+
+
+def _to_cv2(message: Image, encoding: str = 'passthrough') -> Picture:
+    try:
+        return _bridge.imgmsg_to_cv2(message, encoding)
+    except (CvBridgeError, ValueError, TypeError, cv2.error) as error:
+        raise InputError(f'the image cannot be decoded: {error}') from error
+
+
+def _decode(message: CompressedImage, flags: int) -> Picture:
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        picture = cv2.imdecode(data, flags) if len(data) else None
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InputError(
+            f'the compressed image ({len(data)} bytes, format {message.format!r}) cannot be '
+            'decoded; JPEG and PNG are understood')
+    return picture

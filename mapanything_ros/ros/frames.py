@@ -1,0 +1,244 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Brings together what belongs to one image: calibration, depth and transforms."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_ros import Buffer, TransformException
+
+from mapanything_ros.core.camera import Camera
+from mapanything_ros.core.config import Config
+from mapanything_ros.core.datatypes import Array, Frame, Keyframe
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.ros.conversions import (
+    camera_from_info,
+    depth_from_image,
+    gray_from_compressed,
+    gray_from_image,
+    rgb_from_compressed,
+    rgb_from_image,
+)
+from mapanything_ros.ros.reporter import Reporter
+from mapanything_ros.ros.stamps import StampGate
+from mapanything_ros.ros.transforms import lookup, to_ns
+
+# Images that may wait for their transform or depth; the oldest make room.
+MAX_WAITING = 30
+
+REFUSALS = {
+    'stamp_zero': 'an image has no stamp (0): set it in the camera driver',
+    'stamp_future': 'an image is stamped in the future: synchronise the clocks of camera and '
+                    'robot; on a replayed bag set use_sim_time and play it with --clock',
+    'stamp_repeated': 'an image has the same stamp as the one before: it is ignored',
+    'stamp_backwards': 'an image is older than the one before: it is ignored',
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    message: Image | CompressedImage
+    stamp_ns: int
+    since_s: float
+
+
+class NotYetError(Exception):
+    """Something that belongs to an image has not arrived; ``kind`` and the text say what."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class FrameAssembler:
+    """
+    Turns images into frames, in order, each with what the configuration asks for.
+
+    Nothing blocks and nothing is decoded here: an image waits, ``tf.timeout_s`` at most, until
+    its calibration, depth (same stamp) and transforms (interpolated at its stamp) are there. What
+    is refused or given up is reported.
+    """
+
+    def __init__(self, config: Config, buffer: Buffer, reporter: Reporter) -> None:
+        self._config = config
+        self._buffer = buffer
+        self._reporter = reporter
+        self._gate = StampGate()
+        self._info: CameraInfo | None = None
+        self._camera: Camera | None = None
+        self._depths: dict[int, Image] = {}
+        self._waiting: deque[_Waiting] = deque()
+
+    def reset(self) -> None:
+        """Forget what waits and the newest stamp; the calibration stays."""
+        self._gate.reset()
+        self._depths.clear()
+        self._waiting.clear()
+
+    def add_image(self, message: Image | CompressedImage, now_ns: int) -> bool:
+        """Take an image; return True if it shows that time was set back (a bag that loops)."""
+        stamp_ns = to_ns(message.header.stamp)
+        if not message.header.frame_id:
+            self._reporter.warn(
+                'frame_id_empty', 'an image has no frame_id: set it in the camera driver')
+            return False
+        verdict = self._gate.check(stamp_ns, now_ns)
+        if verdict in REFUSALS:
+            self._reporter.warn(verdict, REFUSALS[verdict])
+            return False
+        if verdict == 'loop':
+            self._waiting.clear()
+        if len(self._waiting) == MAX_WAITING:
+            self._waiting.popleft()
+            self._reporter.warn(
+                'waiting_full', f'more than {MAX_WAITING} images wait for their transform, depth '
+                'or camera_info: the oldest is dropped')
+        self._waiting.append(_Waiting(message, stamp_ns, time.monotonic()))
+        return verdict == 'loop'
+
+    def add_depth(self, message: Image) -> None:
+        """Take a depth image; the newest few are kept."""
+        self._depths[to_ns(message.header.stamp)] = message
+        while len(self._depths) > MAX_WAITING:
+            del self._depths[next(iter(self._depths))]
+
+    def add_camera_info(self, message: CameraInfo) -> None:
+        """Take a calibration; one that cannot be used is reported and the last good one stays."""
+        if self._info is not None and _same_calibration(self._info, message):
+            return
+        try:
+            self._camera = camera_from_info(message, self._config.rectified)
+            self._info = message
+        except InputError as error:
+            self._reporter.warn('camera_info', str(error))
+
+    def frames(self) -> Iterator[Frame]:
+        """Give the frames that are complete, oldest first."""
+        while self._waiting:
+            image = self._waiting[0]
+            try:
+                frame = self._assemble(image)
+            except NotYetError as missing:
+                if time.monotonic() - image.since_s < self._config.tf.timeout_s:
+                    return
+                self._reporter.warn(missing.kind, str(missing))
+                self._waiting.popleft()
+                continue
+            self._waiting.popleft()
+            yield frame
+
+    def _assemble(self, image: _Waiting) -> Frame:
+        camera = self._needed_camera()
+        depth = self._needed_depth(image.stamp_ns)
+        frame_id = image.message.header.frame_id
+        tf = self._config.tf
+        odom_from_camera = self._transform(tf.odom_frame, frame_id, image.stamp_ns)
+        base_from_camera = self._transform(tf.base_frame, frame_id, image.stamp_ns)
+        source = _Source(image.message, camera, depth, self._reporter)
+
+        def keyframe(keyframe_id: int) -> Keyframe:
+            return Keyframe(
+                id=keyframe_id, stamp_ns=image.stamp_ns, frame_id=frame_id, rgb=source.rgb(),
+                intrinsics=camera.rectified_k if camera else None, depth_m=source.depth_m(),
+                odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
+
+        return Frame(image.stamp_ns, source.gray, keyframe, odom_from_camera)
+
+    def _needed_camera(self) -> Camera | None:
+        if self._config.use_camera_info and self._camera is None:
+            raise NotYetError(
+                'no_camera_info', 'images arrive but no usable camera_info: remap camera_info to '
+                'the topic of the calibration, or set use_camera_info to false')
+        return self._camera
+
+    def _needed_depth(self, stamp_ns: int) -> Image | None:
+        if not self._config.use_depth:
+            return None
+        if stamp_ns not in self._depths:
+            raise NotYetError(
+                'no_depth', 'an image has no depth image of the same stamp: remap depth to depth '
+                'that is registered to the image, or set use_depth to false')
+        return self._depths[stamp_ns]
+
+    def _transform(self, target: str, frame_id: str, stamp_ns: int) -> Array | None:
+        if not target:
+            return None
+        try:
+            return lookup(self._buffer, target, frame_id, stamp_ns)
+        except (TransformException, ValueError) as error:
+            raise NotYetError(
+                'no_transform', f'an image has no transform from {frame_id} to {target} at its '
+                f'stamp within {self._config.tf.timeout_s} s: {error}') from error
+
+
+class _Source:
+    """Decodes one image, once, when it is asked to."""
+
+    def __init__(
+        self, message: Image | CompressedImage, camera: Camera | None, depth: Image | None,
+        reporter: Reporter,
+    ) -> None:
+        self._message = message
+        self._camera = camera
+        self._depth = depth
+        self._reporter = reporter
+        self._gray: NDArray[np.uint8] | None = None
+
+    def gray(self) -> NDArray[np.uint8]:
+        if self._gray is None:
+            if isinstance(self._message, Image):
+                self._gray = gray_from_image(self._message)
+            else:
+                width = self._camera.width if self._camera else 0
+                self._gray = gray_from_compressed(self._message, width)
+        return self._gray
+
+    def rgb(self) -> NDArray[np.uint8]:
+        if isinstance(self._message, Image):
+            picture = rgb_from_image(self._message)
+        else:
+            picture = rgb_from_compressed(self._message)
+        return self._camera.rectify(picture) if self._camera else picture
+
+    def depth_m(self) -> NDArray[np.float32] | None:
+        """Return the rectified depth; None, and a report, where not one pixel can be used."""
+        if self._depth is None:
+            return None
+        try:
+            depth_m = depth_from_image(self._depth)
+            if self._camera:
+                depth_m = self._camera.rectify_depth(depth_m)
+        except InputError as error:
+            self._reporter.warn('depth', f'depth: {error}; the keyframe goes on without depth')
+            return None
+        if not depth_m.any():
+            self._reporter.warn(
+                'depth', 'depth: not one pixel is a finite, positive number; the keyframe goes on '
+                'without depth')
+            return None
+        return depth_m
+
+
+def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
+    return (
+        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        and np.array_equal(a.k, b.k) and np.array_equal(a.p, b.p) and np.array_equal(a.d, b.d))

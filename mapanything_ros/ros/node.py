@@ -1,0 +1,331 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The lifecycle node: it wires topics, services and timers to the parts that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+import sys
+import time
+import traceback
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.task import Future
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+from tf2_ros import Buffer, TransformListener
+
+from mapanything_ros.core.backends.backend import create_backend
+from mapanything_ros.core.errors import (
+    BackendUnavailableError,
+    ConfigError,
+    ExportError,
+    InputError,
+)
+from mapanything_ros.core.reconstructor import Reconstructor
+from mapanything_ros.ros.diagnostics import Diagnostics, judge
+from mapanything_ros.ros.frames import FrameAssembler
+from mapanything_ros.ros.mapper import Mapper
+from mapanything_ros.ros.parameters import check_change, declare_parameters, read_config
+from mapanything_ros.ros.publishers import Publishers
+from mapanything_ros.ros.reporter import Reporter
+from mapanything_ros.ros.tf_output import TfOutput
+from mapanything_ros.ros.worker import Worker
+
+# How often images that wait for their transform are looked at again.
+RETRY_S = 0.02
+DIAGNOSTICS_S = 1.0
+
+
+class MapAnythingNode(LifecycleNode):
+    """
+    Maps what a camera sees.
+
+    Configure loads the backend and advertises, activate subscribes, deactivate keeps the map,
+    cleanup gives everything back. Callbacks convert and call; windows run in the worker's thread.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('mapanything', **kwargs)
+        declare_parameters(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._worker: Worker | None = None
+        # What deactivate destroys.
+        self._inputs: list[Any] = []
+        self._clocks: list[Any] = []
+
+    @property
+    def autostart(self) -> bool:
+        """Say whether to configure and activate without being told to."""
+        return bool(self.get_parameter('autostart').value)
+
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the backend; fail, with the reason logged, where it cannot run."""
+        try:
+            config = read_config(self)
+            backend = create_backend(config)
+        except (ConfigError, BackendUnavailableError) as error:
+            self.get_logger().error(f'cannot configure: {error}')
+            return TransitionCallbackReturn.FAILURE
+        self._config = config
+        self._reporter = Reporter(self.get_logger())
+        self._buffer = Buffer(node=self)
+        self._listener = TransformListener(self._buffer, self)
+        self._reconstructor = Reconstructor(config, backend)
+        self._assembler = FrameAssembler(config, self._buffer, self._reporter)
+        self._outputs = Publishers(self, config.tf.map_frame)
+        self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
+        self._mapper = Mapper(
+            config, self._reconstructor, self._outputs, self._tf_output,
+            self._reporter, self.get_logger())
+        self._diagnostics = Diagnostics(self, config.backend)
+        self._paused = False
+        self._images = 0
+        self._image_s = time.monotonic()
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=self._guarded(self._on_clock_jump))
+        self._offers = [
+            self.create_service(Trigger, '~/reset', self._on_reset),
+            self.create_service(Trigger, '~/save', self._on_save),
+            self.create_service(SetBool, '~/pause', self._on_pause),
+            self.create_service(Trigger, '~/reconstruct', self._on_reconstruct),
+        ]
+        self._report_timer = self.create_timer(DIAGNOSTICS_S, self._on_report_timer)
+        self._worker = Worker(self._mapper.work)
+        self.get_logger().info(
+            f'backend: {backend.name} on {config.device}; poses: '
+            f'{"odometry" if config.pose_source == "tf" else "from the images"}; depth input: '
+            f'{"yes" if config.use_depth else "no"}; tf: {config.tf_mode}')
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe."""
+        config = self._config
+        if config.image_transport == 'compressed':
+            self._subscribe(CompressedImage, 'image/compressed', self._on_image)
+        else:
+            self._subscribe(Image, 'image', self._on_image)
+        if config.use_camera_info:
+            self._subscribe(CameraInfo, 'camera_info', self._assembler.add_camera_info)
+        if config.use_depth:
+            self._subscribe(Image, 'depth', self._assembler.add_depth)
+        self._clocks = [
+            self.create_timer(RETRY_S, self._guarded(self._drain)),
+            self.create_timer(1.0 / config.tf.rate_hz, self._guarded(self._on_tf_timer)),
+        ]
+        self._image_s = time.monotonic()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe; a window in flight still goes into the map."""
+        self._unsubscribe()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Wait for the window in flight, then give everything back."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do as cleanup does."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def release(self) -> None:
+        """Stop the worker and give back all that configure and activate took."""
+        if self._worker is None:
+            return
+        self._unsubscribe()
+        self._worker.stop()
+        self._worker = None
+        self._jump.unregister()
+        for service in self._offers:
+            self.destroy_service(service)
+        self.destroy_timer(self._report_timer)
+        self._diagnostics.destroy()
+        self._outputs.destroy(self)
+        self._listener.unregister()
+
+    # Input
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
+        subscription = self.create_subscription(
+            kind, topic, self._guarded(callback), qos_profile_sensor_data)
+        if not self._inputs:
+            self._image_topic = subscription.topic_name
+        self._inputs.append(subscription)
+
+    def _unsubscribe(self) -> None:
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        for timer in self._clocks:
+            self.destroy_timer(timer)
+        self._inputs, self._clocks = [], []
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Keep the node alive whatever a message does."""
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.get_logger().error(traceback.format_exc())
+                self._reporter.warn('internal', f'a message could not be handled: {error!r}')
+        return call
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._images += 1
+        self._image_s = time.monotonic()
+        if self._paused:
+            return
+        if self._assembler.add_image(message, self.get_clock().now().nanoseconds):
+            self._buffer.clear()
+            self._restart('the images are older than before, as when a bag starts again')
+        self._drain()
+
+    def _drain(self) -> None:
+        for frame in self._assembler.frames():
+            try:
+                accepted = self._reconstructor.add(frame).accepted
+            except InputError as error:
+                self._reporter.warn('image', str(error))
+                continue
+            if accepted and self._worker:
+                self._worker.wake()
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._assembler.reset()
+        self._restart(f'the clock jumped back by {-jump.delta.nanoseconds * 1e-9:.3f} s')
+
+    def _restart(self, reason: str) -> None:
+        self.get_logger().warning(f'the map starts again: {reason}')
+        self._reconstructor.reset()
+        self._tf_output.reset()
+        self._mapper.publish_map()
+
+    # Services
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._assembler.reset()
+        self._restart('asked for by ~/reset')
+        response.success, response.message = True, 'map, path and keyframes are forgotten'
+        return response
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            paths = self._reconstructor.save(Path(self._config.output.directory).expanduser())
+            response.success = True
+            response.message = 'wrote ' + ', '.join(str(path) for path in paths)
+        except ExportError as error:
+            self.get_logger().error(f'cannot save: {error}')
+            response.success, response.message = False, str(error)
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._paused = request.data
+        response.success = True
+        response.message = 'paused: images are ignored' if self._paused else 'mapping goes on'
+        return response
+
+    async def _on_reconstruct(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        answer = Future()
+        assert self._worker is not None  # the service lives as long as the worker
+        windows = self._mapper.progress.windows
+        self._worker.request(answer)
+        response.message = await answer
+        response.success = self._mapper.progress.windows > windows
+        return response
+
+    # Timers
+
+    def _on_tf_timer(self) -> None:
+        self._tf_output.send_map_from_odom(
+            self._reconstructor.map_from_odom(), self.get_clock().now().nanoseconds)
+
+    def _on_report_timer(self) -> None:
+        progress = self._mapper.progress
+        scale = progress.scale
+        state = self._state_machine.current_state[1]
+        level, message = judge(
+            state='paused' if self._paused and state == 'active' else state,
+            topic=self._image_topic if self._inputs else '',
+            publishers=self.count_publishers(self._image_topic) if self._inputs else 0,
+            image_age_s=time.monotonic() - self._image_s, problem=self._reporter.latest,
+            problem_age_s=self._reporter.age_s(), windows=progress.windows,
+            metric=scale is None or scale.metric)
+        self._diagnostics.publish(level, message, {
+            'state': state,
+            'backend': self._config.backend,
+            'device': self._config.device,
+            'images': self._images,
+            **self._reconstructor.statistics(),
+            **progress.values(),
+            **{f'warnings_{kind}': n for kind, n in sorted(self._reporter.counts.items())},
+            'last_problem': self._reporter.latest,
+        })
+
+    # Parameters
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        return check_change(self, changes, configured=self._worker is not None)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop; return 1 where it cannot start."""
+    rclpy.init(args=args)
+    try:
+        node = MapAnythingNode()
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f'mapanything_node: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.autostart and not _started(node):
+            return 1
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.release()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _started(node: MapAnythingNode) -> bool:
+    good = TransitionCallbackReturn.SUCCESS
+    return node.trigger_configure() == good and node.trigger_activate() == good
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,53 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Counts problems and warns about each kind at most every few seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+import time
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+PERIOD_S = 5.0
+
+
+class Reporter:
+    """
+    The one place where a problem with the input becomes a warning, a count and a diagnosis.
+
+    Each kind is throttled by itself, so that a frequent one does not hide a rare one.
+    """
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        self._logger = logger
+        self._last_s: dict[str, float] = {}
+        self.counts: Counter[str] = Counter()
+        self.latest = ''
+        self._latest_s = float('-inf')
+
+    def age_s(self) -> float:
+        """Return how long ago the latest problem was."""
+        return time.monotonic() - self._latest_s
+
+    def warn(self, kind: str, text: str) -> None:
+        """Report a problem of a kind (a short identifier) in a sentence that says what to do."""
+        self.counts[kind] += 1
+        self.latest = text
+        self._latest_s = now_s = time.monotonic()
+        if now_s - self._last_s.get(kind, float('-inf')) >= PERIOD_S:
+            self._last_s[kind] = now_s
+            more = f' ({self.counts[kind]} times so far)' if self.counts[kind] > 1 else ''
+            self._logger.warning(text + more)
