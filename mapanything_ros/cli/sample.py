@@ -94,6 +94,7 @@ def write_sample(
     if frames < 2 or rate_hz <= 0 or rate_hz > 500:
         raise SampleError(f'A sample needs at least 2 frames at a rate above 0 and up to 500 Hz, '
                           f'not {frames} at {rate_hz:g} Hz.')
+    output = output.resolve()
     _check_replaceable(output, force)
     room = Room(seed)
     path = walk(frames, rate_hz, np.random.default_rng(seed))
