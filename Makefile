@@ -1,0 +1,36 @@
+# Every target sets up .venv by itself; nothing happens where that is done already.
+
+PYTHON ?= python3
+VENV := .venv/bin
+
+.PHONY: help setup demo test lint bench clean
+
+help:
+	@echo 'make demo           make a sample bag, map it with the real node, results in out/demo'
+	@echo 'make demo BAG=path  the same with your own bag; more options in DEMO_ARGS'
+	@echo 'make test           run all tests; options for pytest in PYTEST_ARGS'
+	@echo 'make lint           ruff, mypy, package.xml'
+	@echo 'make bench          measure, results in out/bench'
+	@echo 'make setup          make .venv and nothing else'
+	@echo 'make clean          remove .venv and everything that was built or written'
+
+setup:
+	@$(PYTHON) pip_ros/bootstrap.py
+
+demo: setup
+	@$(VENV)/demo --output out/demo $(if $(BAG),--bag $(BAG)) $(DEMO_ARGS)
+
+test: setup
+	@$(VENV)/python -m pytest test pip_ros/test $(PYTEST_ARGS)
+
+lint: setup
+	@$(VENV)/ruff check
+	@$(VENV)/python -m mypy
+	@$(VENV)/python -c 'from catkin_pkg.package import parse_package; \
+	  parse_package("package.xml").validate(); print("package.xml: valid")'
+
+bench: setup
+	@$(VENV)/python -m benchmarks
+
+clean:
+	rm -rf .venv build install log out

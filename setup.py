@@ -1,0 +1,45 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'mapanything_ros'
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description="Turns a robot's camera into a metric 3D map with MapAnything or COLMAP.",
+    license='Apache-2.0',
+    maintainer='The mapanything_ros Authors',
+    maintainer_email='maintainers@example.org',
+    python_requires='>=3.10',
+    install_requires=['setuptools'],
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    zip_safe=True,
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        (f'share/{PACKAGE}/config', glob('config/*')),
+        (f'share/{PACKAGE}/launch', glob('launch/*')),
+    ],
+    entry_points={
+        'console_scripts': [
+            'mapanything_node = mapanything_ros.ros.node:main',
+            'demo = mapanything_ros.cli.demo:main',
+            'sample = mapanything_ros.cli.sample:main',
+        ],
+    },
+)
