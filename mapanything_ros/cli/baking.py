@@ -61,7 +61,7 @@ def bake(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, seed: int)
         shade = cv2.resize(light, (int(columns), int(rows)), interpolation=cv2.INTER_LINEAR)
         texels = np.clip(255 * painted * shade[..., None], 4, 255).astype(np.uint8)
         means[index] = texels.mean(axis=(0, 1)) / 255
-        texels = cv2.copyMakeBorder(texels, *[_GUTTER_PX] * 4, cv2.BORDER_REPLICATE)
+        texels = np.pad(texels, [(_GUTTER_PX,) * 2, (_GUTTER_PX,) * 2, (0, 0)], mode='edge')
         y, x = corners[index]
         picture[y:y + texels.shape[0], x:x + texels.shape[1]] = texels
     return Atlas(picture, corners[:, ::-1] + _GUTTER_PX - 0.5, sizes[:, ::-1].astype(float),
@@ -101,7 +101,7 @@ def _light(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene) -> list[
 
 def _cast(scene: o3d.t.geometry.RaycastingScene, start: np.ndarray, way: np.ndarray) -> np.ndarray:
     rays = np.concatenate([np.broadcast_to(start, way.shape), way], axis=-1).astype(np.float32)
-    return scene.cast_rays(o3d.core.Tensor(rays))['t_hit'].numpy()
+    return scene.cast_rays(o3d.core.Tensor.from_numpy(rays))['t_hit'].numpy()
 
 
 def _openness(

@@ -51,8 +51,8 @@ class Room:
         self._patches = furnish(np.random.default_rng(seed))
         self._vertices, self._triangles, self._st, self._owner = _triangulate(self._patches)
         self._scene = o3d.t.geometry.RaycastingScene()
-        self._scene.add_triangles(o3d.core.Tensor(self._vertices.astype(np.float32)),
-                                  o3d.core.Tensor(self._triangles.astype(np.uint32)))
+        self._scene.add_triangles(o3d.core.Tensor.from_numpy(self._vertices.astype(np.float32)),
+                                  o3d.core.Tensor.from_numpy(self._triangles.astype(np.uint32)))
         self._atlas = bake(self._patches, self._scene, seed)
         corner = self._atlas.corners[self._owner][:, None]
         spots = corner + self._st[self._triangles] * self._atlas.sizes[self._owner][:, None]
@@ -79,7 +79,8 @@ class Room:
         edges = _edges(owner)
         tiles = fine_spots.reshape(height, supersample, width, supersample, 2).swapaxes(1, 2)
         _, _, tiles[edges] = self._look(world_from_camera, fine_ways[edges])
-        fine = cv2.remap(self._atlas.picture, fine_spots, None, cv2.INTER_LINEAR)
+        fine = cv2.remap(self._atlas.picture, fine_spots[..., 0], fine_spots[..., 1],
+                         cv2.INTER_LINEAR)
         rgb = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
         return RenderedView(rgb, depth_m)
 
@@ -94,7 +95,7 @@ class Room:
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return the unsigned distances (N,) in metres from `points` (N, 3) to the surface."""
-        queries = o3d.core.Tensor(np.ascontiguousarray(points, np.float32))
+        queries = o3d.core.Tensor.from_numpy(np.ascontiguousarray(points, np.float32))
         return self._scene.compute_distance(queries).numpy()
 
     def _look(
@@ -104,7 +105,7 @@ class Room:
         rays = np.empty((*ways.shape[:-1], 6), np.float32)
         rays[..., :3] = world_from_camera[:3, 3]
         rays[..., 3:] = ways @ world_from_camera[:3, :3].T.astype(np.float32)
-        hits = self._scene.cast_rays(o3d.core.Tensor(rays))
+        hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays))
         triangle = hits['primitive_ids'].numpy()
         missed = triangle == _NOTHING
         triangle[missed] = 0
@@ -128,9 +129,8 @@ class Room:
             shifts = (np.arange(supersample) + 0.5) / supersample - 0.5
             v, u, dv, du = np.meshgrid(
                 np.arange(height), np.arange(width), shifts, shifts, indexing='ij', sparse=True)
-            fine = _directions(*np.broadcast_arrays(u + du, v + dv), intrinsics, bent)
-            centre = _directions(*np.meshgrid(np.arange(width), np.arange(height)),
-                                 intrinsics, bent)
+            fine = _directions(u + du, v + dv, intrinsics, bent)
+            centre = _directions(u[..., 0, 0], v[..., 0, 0], intrinsics, bent)
             # One assignment, so that threads may render together.
             self._lens = lens = (key, centre, fine)
         return lens[1:]
@@ -140,6 +140,7 @@ def _directions(
     u: np.ndarray, v: np.ndarray, intrinsics: np.ndarray, distortion: np.ndarray,
 ) -> np.ndarray:
     """Return the exactly undistorted directions (..., 3) float32 with z = 1 of pixels (u, v)."""
+    u, v = np.broadcast_arrays(u, v)
     k1, k2, p1, p2, k3 = distortion
     bent_y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
     bent_x = (u - intrinsics[0, 2] - intrinsics[0, 1] * bent_y) / intrinsics[0, 0]

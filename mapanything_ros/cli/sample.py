@@ -22,6 +22,7 @@ from pathlib import Path
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,7 +105,7 @@ def write_sample(
         with Writer(draft, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             views = _photographs(path.world_from_camera, room, seed, processes)
             _write_messages(writer, path, _progress(views, frames))
-        o3d.io.write_triangle_mesh(str(draft / SCENE_FILE), room.mesh())
+        o3d.io.write_triangle_mesh(draft / SCENE_FILE, room.mesh())
         if output.exists():
             shutil.rmtree(output)
         draft.rename(output)
@@ -207,7 +208,7 @@ def _latched() -> Qos:
                _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
-def _make(kind: str, **fields: object) -> object:
+def _make(kind: str, **fields: Any) -> object:
     return _TYPES.types[kind](**fields)
 
 

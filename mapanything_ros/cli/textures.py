@@ -78,7 +78,7 @@ def mottled(colour: Colour, contrast: float = 0.16, shortest_m: float = 0.01) ->
     def paint(rng: Rng, height: int, width: int) -> np.ndarray:
         light = 1 + np.float32(contrast) * octaves(rng, height, width, 0.64, shortest_m)
         tint = value_noise(rng, height, width, 0.3, channels=3)
-        return np.float32(colour) * light[..., None] + np.float32(0.02) * tint
+        return np.asarray(colour, np.float32) * light[..., None] + np.float32(0.02) * tint
     return paint
 
 
@@ -93,7 +93,7 @@ def wood(colour: Colour, contrast: float = 0.2, along_v: bool = False) -> Painte
         _, v = _coordinates_m(height, width)
         rings = np.sin(2 * np.pi * (v / 0.05 + 0.8 * value_noise(rng, height, width, 0.5, 0.12)))
         light = 1 + contrast * (0.6 * grain + 0.45 * spots + 0.35 * rings)
-        return (np.float32(colour) * light[..., None]).astype(np.float32)
+        return (np.asarray(colour, np.float32) * light[..., None]).astype(np.float32)
     return paint
 
 
@@ -181,11 +181,11 @@ def landscape(rng: Rng, height: int, width: int) -> np.ndarray:
     _, v = _coordinates_m(height, width)
     t = v / (height * TEXEL_M)
     clouds = np.clip(octaves(rng, height, width, 0.3, 0.01, stretch=2.0) * 0.5, 0, 1)[..., None]
-    picture = (1 - t[..., None]) * np.float32((0.45, 0.65, 0.92)) + t[..., None] * np.float32(
-        (0.85, 0.88, 0.9)) + 0.25 * clouds
+    zenith, haze = np.array([(0.45, 0.65, 0.92), (0.85, 0.88, 0.9)], np.float32)
+    picture = zenith + t[..., None] * (haze - zenith) + 0.25 * clouds
     for depth, colour in enumerate([(0.45, 0.55, 0.6), (0.3, 0.48, 0.28), (0.2, 0.33, 0.14)]):
         ridge = 0.45 + 0.18 * depth + 0.06 * octaves(rng, 1, width, 0.4, 0.02)
-        trees = np.float32(colour) * (
+        trees = np.asarray(colour, np.float32) * (
             1 + 0.3 * octaves(rng, height, width, 0.08, 0.01))[..., None]
         picture = np.where((t > ridge)[..., None], trees, picture)
     return picture.astype(np.float32)
