@@ -14,8 +14,9 @@
 
 """Write the demo's sample: a rendered room along a hand-held path, as a ROS 2 bag with truth."""
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -102,8 +103,9 @@ def write_sample(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.sample-', dir=output.parent) as folder:
         draft = Path(folder) / output.name
-        with Writer(draft, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            views = _photographs(path.world_from_camera, room, seed, processes)
+        # Closing ends the pool's work at once when writing fails or is interrupted.
+        with closing(_photographs(path.world_from_camera, room, seed, processes)) as views, \
+                Writer(draft, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             _write_messages(writer, path, _progress(views, frames))
         o3d.io.write_triangle_mesh(draft / SCENE_FILE, room.mesh())
         if output.exists():
@@ -182,7 +184,7 @@ class _Photographer:
 
 def _photographs(
     poses: np.ndarray, room: Room, seed: int, processes: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Yield each pose's JPEG and depth, from a pool when there is more than one process."""
     if processes == 1:
         yield from map(_Photographer(room), poses)
