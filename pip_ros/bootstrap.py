@@ -284,7 +284,9 @@ def mend_cmake_paths() -> None:
     """Replace the paths of the machine that made the wheels by the ones of this machine."""
     code = 'import sysconfig as s; p = s.get_paths(); print(p["include"]); print(p["purelib"])'
     include, packages = ask(str(PYTHON), code).splitlines()
-    made_at = re.compile(r'/opt/python/cp\d+-cp\d+/(?:(include/python3\.\d+)|lib/python3\.\d+/site-packages)')  # noqa: E501
+    made_at = re.compile(
+        r'/opt/python/cp\d+-cp\d+/(?:(include/python3\.\d+)|lib/python3\.\d+/site-packages)'
+    )
     for path in (VENV / 'share').rglob('*.cmake'):
         text = path.read_text()
         mended = made_at.sub(lambda match: include if match[1] else packages, text)

@@ -1,0 +1,192 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The set-up script, without installing anything: what it would do, and where."""
+
+import importlib.util
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def setup(tmp_path, monkeypatch):
+    """Load the script with its `.venv` in an empty folder."""
+    path = Path(__file__).parent.parent / 'bootstrap.py'
+    spec = importlib.util.spec_from_file_location('bootstrap', path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, 'bootstrap', module)
+    spec.loader.exec_module(module)
+    venv = tmp_path / '.venv'
+    for name, value in {
+        'VENV': venv, 'PYTHON': venv / 'bin' / 'python', 'LOG': venv / 'setup.log',
+        'STAMPS': venv / 'stamps',
+    }.items():  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    return module
+
+
+@pytest.fixture
+def sourced_ros(tmp_path, monkeypatch):
+    """Return a function that makes a ROS 2 of fake modules look as if it was sourced."""
+    packages, binaries = tmp_path / 'ros' / 'site-packages', tmp_path / 'ros' / 'bin'
+    packages.mkdir(parents=True)
+    binaries.mkdir()
+    (binaries / 'python3').symlink_to(os.path.realpath(sys.executable))
+    monkeypatch.setenv('PATH', f'{binaries}{os.pathsep}{os.environ["PATH"]}')
+    monkeypatch.setenv('PYTHONPATH', str(packages))
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    monkeypatch.delenv('_ROS_WHEELS_BOOTSTRAP_COMPLETE', raising=False)
+
+    def make(**modules: str) -> None:
+        for name, content in modules.items():
+            (packages / f'{name}.py').write_text(content)
+
+    return make
+
+
+def test_a_sourced_ros_is_used_instead_of_the_wheels(setup, sourced_ros):
+    sourced_ros(rclpy='')
+    interpreter = setup.find_interpreter()
+    assert interpreter.ros_distro == 'jazzy'
+    names = [step.name for step in setup.steps_for(interpreter)]
+    assert names == ['venv', 'libraries', 'package']
+
+
+def test_without_rclpy_ros_comes_from_wheels_though_ros_distro_is_set(setup, sourced_ros, capsys):
+    sourced_ros(rclpy='raise ImportError')
+    interpreter = setup.find_interpreter()
+    assert interpreter.ros_distro is None
+    assert 'python3 has no rclpy' in capsys.readouterr().out
+    names = [step.name for step in setup.steps_for(interpreter)]
+    assert names == ['venv', 'ros', 'tf2_msgs', 'pip_ros', 'libraries', 'package']
+
+
+def test_beside_a_ros_the_environment_sees_its_packages_and_its_own_share(setup, sourced_ros):
+    sourced_ros(rclpy='')
+    interpreter = setup.find_interpreter()
+    setup.make_venv(interpreter)
+    assert 'include-system-site-packages = true' in (setup.VENV / 'pyvenv.cfg').read_text()
+    show = 'import os, rclpy; print(os.environ["AMENT_PREFIX_PATH"])'
+    environment = {**os.environ, 'AMENT_PREFIX_PATH': '/opt/ros/jazzy'}
+    shown = subprocess.run(
+        [setup.PYTHON, '-c', show], env=environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == f'/opt/ros/jazzy{os.pathsep}{setup.VENV}'
+
+
+@pytest.mark.parametrize(
+    'numpy, constraint', [('1.26.4', 'numpy<2\n'), ('2.3.1', '')]
+)
+def test_numpy_and_opencv_of_a_ros_are_respected(
+    setup, sourced_ros, monkeypatch, numpy, constraint
+):
+    sourced_ros(rclpy='', cv2='', numpy=f'__version__ = "{numpy}"', torch='raise ImportError')
+    setup.VENV.mkdir()
+    monkeypatch.setattr(setup, 'PYTHON', os.path.realpath(sys.executable))
+    (wanted,), constraints = setup.beside_system([setup.ROOT / 'requirements.txt'])
+    assert constraints.read_text() == constraint
+    lines = wanted.read_text().splitlines()
+    assert not any(line.startswith('opencv') for line in lines)
+    assert any(line.startswith('torch==') for line in lines)
+    assert any(line.startswith('open3d') for line in lines)
+
+
+def test_a_python_that_is_too_old_or_new_is_named(setup, monkeypatch):
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    monkeypatch.setattr(setup, 'probe', lambda name: ('/usr/bin/python3', '3.14'))
+    with pytest.raises(setup.SetupError, match=r'needs Python 3\.10, 3\.11 or 3\.12'):
+        setup.find_interpreter()
+
+
+def test_missing_libraries_are_named_with_the_command_to_install_them(setup, monkeypatch):
+    monkeypatch.setattr(setup, 'can_load', lambda library: library != 'libusb-1.0.so.0')
+    monkeypatch.setattr(setup, 'can_sudo', lambda: False)
+    monkeypatch.setattr(setup.os, 'geteuid', lambda: 1000)
+    monkeypatch.setattr(setup.shutil, 'which', lambda tool: f'/usr/bin/{tool}')
+    interpreter = setup.Interpreter(os.path.realpath(sys.executable), '3.11', None)
+    with pytest.raises(setup.SetupError, match=r'sudo apt-get install .* libusb-1\.0-0$'):
+        setup.install_system_libraries(interpreter)
+
+
+def test_nothing_is_installed_where_nothing_is_missing(setup, monkeypatch):
+    monkeypatch.setattr(setup, 'can_load', lambda library: True)
+    monkeypatch.setattr(setup.subprocess, 'run', lambda *args, **kwargs: pytest.fail(str(args)))
+    monkeypatch.setattr(setup, 'ask', lambda executable, code: 'yes')
+    monkeypatch.setattr(setup.shutil, 'which', lambda tool: f'/usr/bin/{tool}')
+    setup.install_system_libraries(setup.Interpreter('python3', '3.11', None))
+
+
+def test_a_step_runs_once_and_again_when_its_inputs_change(setup):
+    setup.STAMPS.mkdir(parents=True)
+    runs: list[str] = []
+    for inputs in ('a', 'a', 'b', 'b', 'a'):
+        note = lambda interrupted, inputs=inputs: runs.append(inputs)  # noqa: E731
+        setup.run_steps([setup.Step('ros', 'ROS', inputs, note)])
+    assert runs == ['a', 'b', 'a']
+
+
+def test_an_interrupted_step_runs_again_and_knows_it(setup):
+    setup.STAMPS.mkdir(parents=True)
+    runs: list[bool] = []
+
+    def fail(interrupted: bool) -> None:
+        raise setup.SetupError('no network')
+
+    with pytest.raises(setup.SetupError):
+        setup.run_steps([setup.Step('ros', 'ROS', 'a', fail)])
+    for _ in range(2):
+        setup.run_steps([setup.Step('ros', 'ROS', 'a', runs.append)])
+    assert runs == [True]
+
+
+def test_a_command_that_fails_shows_its_last_words_and_the_log(setup):
+    setup.VENV.mkdir()
+    with pytest.raises(setup.SetupError) as error:
+        setup.call(sys.executable, '-c', 'print("no such wheel"); raise SystemExit(1)')
+    assert 'no such wheel' in str(error.value)
+    assert str(setup.LOG) in str(error.value)
+
+
+def test_a_digest_changes_with_content_and_names_but_not_with_caches(setup, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, 'ROOT', tmp_path)
+    source = tmp_path / 'package' / 'module.py'
+    source.parent.mkdir()
+    source.write_text('a = 1')
+    first = setup.digest([source.parent])
+    cache = source.parent / '__pycache__' / 'module.pyc'
+    cache.parent.mkdir()
+    cache.write_text('compiled')
+    assert setup.digest([source.parent]) == first
+    source.write_text('a = 2')
+    second = setup.digest([source.parent])
+    source.rename(source.with_name('renamed.py'))
+    assert len({first, second, setup.digest([source.parent])}) == 3
+
+
+def test_paths_of_the_machine_that_made_the_wheels_are_mended(setup, monkeypatch):
+    monkeypatch.setattr(setup, 'PYTHON', sys.executable)
+    exported = setup.VENV / 'share' / 'std_msgs' / 'cmake' / 'export.cmake'
+    exported.parent.mkdir(parents=True)
+    exported.write_text(
+        '"/opt/python/cp311-cp311/include/python3.11;'
+        '/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include"'
+    )
+    setup.mend_cmake_paths()
+    include, numpy = exported.read_text().strip('"').split(';')
+    assert Path(include).joinpath('Python.h').exists()
+    assert Path(numpy).joinpath('numpy', 'arrayobject.h').exists()
