@@ -52,12 +52,15 @@ class Diagnostics:
 
 
 def judge(
-    *, state: str, topic: str, publishers: int, image_age_s: float, problem: str,
+    *, clock_ns: int, state: str, topic: str, publishers: int, image_age_s: float, problem: str,
     problem_age_s: float, windows: int, metric: bool,
 ) -> tuple[str, str]:
     """Return the level and one sentence: what is going on or, first of all, what is missing."""
     if state != 'active':
         return 'ok', state
+    if clock_ns == 0:
+        return 'warn', (
+            'use_sim_time is true but nothing arrives on /clock: play the bag with --clock')
     if image_age_s > RECENT_S:
         why = 'nobody publishes it: start the camera or remap the topic' if not publishers else (
             f'{publishers} publish it: check that they send, and that their QoS fits')

@@ -25,7 +25,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -33,6 +33,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
+from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer, TransformListener
@@ -71,6 +72,7 @@ class MapAnythingNode(LifecycleNode):
         super().__init__('mapanything', **kwargs)
         declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._worker: Worker | None = None
         # What deactivate destroys.
         self._inputs: list[Any] = []
@@ -116,7 +118,7 @@ class MapAnythingNode(LifecycleNode):
             self.create_service(SetBool, '~/pause', self._on_pause),
             self.create_service(Trigger, '~/reconstruct', self._on_reconstruct),
         ]
-        self._report_timer = self.create_timer(DIAGNOSTICS_S, self._on_report_timer)
+        self._report_timer = self._every(DIAGNOSTICS_S, self._on_report_timer)
         self._worker = Worker(self._mapper.work)
         self.get_logger().info(
             f'backend: {backend.name} on {config.device}; poses: '
@@ -136,8 +138,8 @@ class MapAnythingNode(LifecycleNode):
         if config.use_depth:
             self._subscribe(Image, 'depth', self._assembler.add_depth)
         self._clocks = [
-            self.create_timer(RETRY_S, self._guarded(self._drain)),
-            self.create_timer(1.0 / config.tf.rate_hz, self._guarded(self._on_tf_timer)),
+            self._every(RETRY_S, self._drain),
+            self._every(1.0 / config.tf.rate_hz, self._on_tf_timer),
         ]
         self._image_s = time.monotonic()
         return super().on_activate(state)
@@ -187,6 +189,10 @@ class MapAnythingNode(LifecycleNode):
         for timer in self._clocks:
             self.destroy_timer(timer)
         self._inputs, self._clocks = [], []
+
+    def _every(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        """Call back by the wall, so that a /clock that stands still is noticed."""
+        return self.create_timer(period_s, self._guarded(callback), clock=self._wall)
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Keep the node alive whatever a message does."""
@@ -274,6 +280,7 @@ class MapAnythingNode(LifecycleNode):
         scale = progress.scale
         state = self._state_machine.current_state[1]
         level, message = judge(
+            clock_ns=self.get_clock().now().nanoseconds,
             state='paused' if self._paused and state == 'active' else state,
             topic=self._image_topic if self._inputs else '',
             publishers=self.count_publishers(self._image_topic) if self._inputs else 0,
