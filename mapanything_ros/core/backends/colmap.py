@@ -1,0 +1,197 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The classical backend: structure from motion where poses are missing, then a plane sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mapanything_ros.core.backends.consistency import check, CheckedDepth
+from mapanything_ros.core.backends.metric_scale import apply_scale, estimate_scale
+from mapanything_ros.core.backends.picture import Picture, shrink
+from mapanything_ros.core.backends.plane_sweep import (
+    box_sum,
+    choose_sources,
+    sweep,
+    SweepView,
+)
+from mapanything_ros.core.backends.structure_from_motion import SparseView, StructureFromMotion
+from mapanything_ros.core.config import ColmapConfig
+from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
+from mapanything_ros.core.errors import BackendUnavailableError, ReconstructionError
+
+# A 7x7 patch with a smaller standard deviation, in grey values of 1.0, has no texture.
+TEXTURE = 3.0 / 255.0
+# A window in which a smaller share of the pixels has texture shows a blank wall, or darkness.
+MIN_TEXTURED = 0.05
+# With less parallax than this, at the working size, depth is noise.
+MIN_PARALLAX_PX = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Where a keyframe was taken from, and between which depths its scene lies."""
+
+    world_from_camera: Array
+    near: float
+    far: float
+
+
+class ColmapBackend:
+    """Needs a static scene with texture and a calibrated camera that moves sideways."""
+
+    name = 'colmap'
+
+    def __init__(self, config: ColmapConfig, device: str) -> None:
+        """Load pycolmap; raise BackendUnavailableError where the device is missing."""
+        if device == 'cuda' and not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                "device is 'cuda', but torch finds no CUDA GPU here; set device to 'cpu', or "
+                'install a GPU driver and a CUDA build of torch')
+        self._config = config
+        self._device = torch.device(device)
+        self._structure_from_motion = StructureFromMotion(config.max_features)
+
+    def infer(self, keyframes: Sequence[Keyframe]) -> WindowPrediction:
+        """Reconstruct a window; see Backend."""
+        _require_intrinsics(keyframes)
+        pictures = {keyframe.id: self._picture(keyframe) for keyframe in keyframes}
+        _require_texture(pictures.values())
+        # Poses: trusted where every keyframe has one, else estimated, up to scale.
+        trusted = all(keyframe.odom_from_camera is not None for keyframe in keyframes)
+        cameras = self._trusted(keyframes) if trusted else self._estimated(keyframes)
+        views = {
+            number: self._sweep_view(pictures[number], camera)
+            for number, camera in cameras.items()
+        }
+        # Depth: a plane sweep in every view, and what the views agree on.
+        depths = self._depths(views)
+        self._require_kept(depths.values())
+        _require_parallax(views, depths)
+        predictions = [
+            self._prediction(number, pictures[number], view, depths[number])
+            for number, view in views.items()
+        ]
+        # Scale: the trusted poses', else from depth or odometry, else none.
+        if trusted:
+            return WindowPrediction(tuple(predictions), Scale('odometry'))
+        scale = estimate_scale(predictions, {keyframe.id: keyframe for keyframe in keyframes})
+        return WindowPrediction(tuple(apply_scale(view, scale) for view in predictions), scale)
+
+    def _picture(self, keyframe: Keyframe) -> Picture:
+        assert keyframe.intrinsics is not None
+        return shrink(keyframe.rgb, keyframe.intrinsics, self._config.width_px)
+
+    def _trusted(self, keyframes: Sequence[Keyframe]) -> dict[int, Camera]:
+        poses = [k.odom_from_camera for k in keyframes if k.odom_from_camera is not None]
+        world_from_odom = np.linalg.inv(poses[0])
+        return {
+            keyframe.id: Camera(
+                world_from_odom @ pose, self._config.min_depth_m, self._config.max_depth_m)
+            for keyframe, pose in zip(keyframes, poses, strict=True)
+        }
+
+    def _estimated(self, keyframes: Sequence[Keyframe]) -> dict[int, Camera]:
+        sparse = self._structure_from_motion.run(keyframes)
+        # The world is the first *view*: the first keyframe may not be registered.
+        world_from_model = np.linalg.inv(next(iter(sparse.values())).world_from_camera)
+        return {
+            number: Camera(world_from_model @ view.world_from_camera, *_depth_range(view))
+            for number, view in sparse.items()
+        }
+
+    def _sweep_view(self, picture: Picture, camera: Camera) -> SweepView:
+        return SweepView(
+            gray=torch.from_numpy(picture.gray()).to(self._device),
+            intrinsics=picture.intrinsics,
+            world_from_camera=camera.world_from_camera,
+            near=camera.near,
+            far=camera.far)
+
+    def _depths(self, views: dict[int, SweepView]) -> dict[int, CheckedDepth]:
+        window = list(views.values())
+        swept = []
+        for index, view in enumerate(window):
+            sources = choose_sources(window, index, self._config.sources)
+            swept.append(sweep(view, [window[k] for k in sources], self._config.planes))
+        checked = check(
+            window, swept, self._config.consistency, self._config.consistent_views)
+        return dict(zip(views, checked, strict=True))
+
+    def _prediction(
+        self, number: int, picture: Picture, view: SweepView, depth: CheckedDepth
+    ) -> Prediction:
+        return Prediction(
+            keyframe_id=number,
+            rgb=torch.from_numpy(picture.rgb).to(self._device),
+            depth_m=depth.depth,
+            confidence=depth.confidence,
+            mask=depth.mask,
+            intrinsics=picture.intrinsics,
+            world_from_camera=view.world_from_camera)
+
+    def _require_kept(self, depths: Iterable[CheckedDepth]) -> None:
+        kept = torch.cat([depth.mask.flatten() for depth in depths]).float().mean().item()
+        if kept < self._config.min_kept:
+            raise ReconstructionError(
+                f'the views of the window agree on the depth of {kept:.0%} of the pixels, and '
+                f'colmap.min_kept is {self._config.min_kept:.0%}: the poses may be wrong, the '
+                f'scene may move, or lack texture')
+
+
+def _depth_range(view: SparseView) -> tuple[float, float]:
+    """Return the range to sweep: that of the sparse points, without outliers, and a margin."""
+    nearest, farthest = np.percentile(view.depths, (2.0, 98.0))
+    return 0.7 * float(nearest), 1.5 * float(farthest)
+
+
+def _require_intrinsics(keyframes: Sequence[Keyframe]) -> None:
+    missing = [keyframe.id for keyframe in keyframes if keyframe.intrinsics is None]
+    if missing:
+        raise ReconstructionError(
+            f'keyframe {missing[0]} has no intrinsics, and the colmap backend needs them: '
+            f'provide camera_info, and set use_camera_info')
+
+
+def _require_texture(pictures: Iterable[Picture]) -> None:
+    shares = []
+    for picture in pictures:
+        gray = torch.from_numpy(picture.gray())
+        pixels = box_sum(torch.ones_like(gray))
+        variance = box_sum(gray.square()) / pixels - (box_sum(gray) / pixels).square()
+        shares.append((variance > TEXTURE ** 2).float().mean().item())
+    if np.mean(shares) < MIN_TEXTURED:
+        raise ReconstructionError(
+            f'{np.mean(shares):.0%} of the pixels of the window have texture: the camera sees a '
+            f'blank surface, or darkness')
+
+
+def _require_parallax(
+    views: dict[int, SweepView], depths: dict[int, CheckedDepth]
+) -> None:
+    """Refuse a window whose widest parallax, at its middle depth, is too small."""
+    centres = np.array([view.world_from_camera[:3, 3] for view in views.values()])
+    baseline = np.linalg.norm(centres[:, None] - centres[None], axis=-1).max()
+    focal_px = float(np.mean([view.intrinsics[0, 0] for view in views.values()]))
+    middle = torch.cat([depth.depth[depth.mask] for depth in depths.values()]).median().item()
+    parallax = focal_px * baseline / middle
+    if parallax < MIN_PARALLAX_PX:
+        raise ReconstructionError(
+            f'the camera moved {baseline:.3g} m before a scene {middle:.3g} m away: a parallax '
+            f'of {parallax:.1f} pixels, at least {MIN_PARALLAX_PX} are needed; move it sideways')

@@ -1,0 +1,268 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Camera poses of a window from its images alone: SIFT, exhaustive matching, incremental mapping.
+
+Everything runs in memory, on one thread where the number of threads could change the result, with
+fixed seeds: the same window gives the same poses.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mapanything_ros.core.backends.signal_handlers import signal_handlers_kept
+from mapanything_ros.core.datatypes import Array, Keyframe
+from mapanything_ros.core.errors import ReconstructionError
+
+# Fewer features than this in an image: there is nothing to match.
+MIN_FEATURES = 50
+# Fewer matches than this between two images are chance.
+MIN_MATCHES = 15
+# A match must be this much closer than the second best (Lowe's ratio).
+RATIO = 0.8
+# A wrong model still has sub-pixel error when it is free to bend; a right one has less than this.
+MAX_ERROR_PX = 1.5
+# With fewer of its images registered a window has failed.
+MIN_REGISTERED = 0.5
+# Median angle between the rays to a point, below which depth is noise.
+MIN_ANGLE_DEG = 1.5
+# Windows overlap by half at most times: this covers several of them.
+CACHED_IMAGES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """``pixels`` (N,2), centres at +0.5 as COLMAP has them; ``descriptors`` (N,128) unit rows."""
+
+    pixels: Array
+    descriptors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseView:
+    """An image's pose (4,4) in an arbitrary world and scale, and the depths of its points."""
+
+    world_from_camera: Array
+    depths: Array
+
+
+class StructureFromMotion:
+    """Registers the images of a window; features are kept for the images that come again."""
+
+    def __init__(self, max_features: int) -> None:
+        self._pycolmap = load_pycolmap()
+        options = self._pycolmap.FeatureExtractionOptions()
+        options.use_gpu = False
+        options.num_threads = 1
+        options.sift.max_num_features = max_features
+        self._extractor = self._pycolmap.FeatureExtractor.create(
+            options, self._pycolmap.Device.cpu)
+        self._cache: OrderedDict[int, Features] = OrderedDict()
+
+    def run(self, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
+        """
+        Return the registered keyframes by id, in the order given.
+
+        Raises ReconstructionError where the images do not determine the poses.
+        """
+        features = [self._features(keyframe) for keyframe in keyframes]
+        database = self._pycolmap.Database.open(':memory:')
+        try:
+            cameras = [
+                self._write_image(database, number, keyframe, feature)
+                for number, (keyframe, feature) in enumerate(
+                    zip(keyframes, features, strict=True), start=1)
+            ]
+            self._match(database, cameras, features)
+            model = self._map(database)
+        finally:
+            database.close()
+        return self._views(model, keyframes)
+
+    def _features(self, keyframe: Keyframe) -> Features:
+        if keyframe.id not in self._cache:
+            self._cache[keyframe.id] = self._extract(keyframe.rgb)
+        self._cache.move_to_end(keyframe.id)
+        while len(self._cache) > CACHED_IMAGES:
+            self._cache.popitem(last=False)
+        return self._cache[keyframe.id]
+
+    def _extract(self, rgb: NDArray[np.uint8]) -> Features:
+        keypoints, descriptors = self._extractor.extract_from_uint8_array(
+            cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+        pixels = self._pycolmap.keypoints_to_matrix(keypoints)[:, :2].astype(np.float64)
+        values = descriptors.data.astype(np.float32)
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        return Features(pixels, values / np.maximum(length, 1e-6))
+
+    def _write_image(
+        self, database: Any, number: int, keyframe: Keyframe, features: Features
+    ) -> Any:
+        """Write an image with a camera of its own, which COLMAP wants as a rig with one frame."""
+        camera = self._camera(number, keyframe)
+        database.write_camera(camera, use_camera_id=True)
+        rig = self._pycolmap.Rig(rig_id=number)
+        rig.add_ref_sensor(camera.sensor_id)
+        database.write_rig(rig, use_rig_id=True)
+        image = self._pycolmap.Image(name=f'{number:06d}', camera_id=number, image_id=number)
+        database.write_image(image, use_image_id=True)
+        frame = self._pycolmap.Frame(frame_id=number, rig_id=number)
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame, use_frame_id=True)
+        database.write_keypoints(number, features.pixels.astype(np.float32))
+        return camera
+
+    def _camera(self, number: int, keyframe: Keyframe) -> Any:
+        height, width = keyframe.rgb.shape[:2]
+        k = keyframe.intrinsics
+        assert k is not None
+        camera = self._pycolmap.Camera(
+            camera_id=number, model='PINHOLE', width=width, height=height,
+            params=[k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5])
+        camera.has_prior_focal_length = True
+        return camera
+
+    def _match(
+        self, database: Any, cameras: Sequence[Any], features: Sequence[Features]
+    ) -> None:
+        options = self._pycolmap.TwoViewGeometryOptions()
+        options.min_num_inliers = MIN_MATCHES
+        options.ransac.random_seed = 0
+        options.ransac.num_threads = 1
+        verified = 0
+        for first, second in combinations(range(len(features)), 2):
+            matches = match(features[first].descriptors, features[second].descriptors)
+            if len(matches) < MIN_MATCHES:
+                continue
+            geometry = self._pycolmap.estimate_calibrated_two_view_geometry(
+                cameras[first], features[first].pixels, cameras[second],
+                features[second].pixels, matches, options)
+            database.write_two_view_geometry(first + 1, second + 1, geometry)
+            verified += len(geometry.inlier_matches) >= MIN_MATCHES
+        if not verified:
+            raise ReconstructionError(
+                'no two images of the window match: the scene has too little texture, or the '
+                'keyframes are too far apart to overlap')
+
+    def _map(self, database: Any) -> Any:
+        manager = self._pycolmap.ReconstructionManager()
+        self._pycolmap.IncrementalPipeline(self._options(), database, manager).run()
+        if manager.size() == 0:
+            raise ReconstructionError(
+                'the camera poses cannot be estimated: the camera moved too little, or only '
+                'turned; move it sideways')
+        return max((manager.get(k) for k in range(manager.size())),
+                   key=lambda model: model.num_reg_images())
+
+    def _options(self) -> Any:
+        options = self._pycolmap.IncrementalPipelineOptions()
+        options.min_num_matches = MIN_MATCHES
+        options.min_model_size = 2
+        options.multiple_models = False
+        options.extract_colors = False
+        options.num_threads = 1
+        options.random_seed = 0
+        options.ba_refine_focal_length = False
+        options.ba_refine_extra_params = False
+        options.mapper.abs_pose_refine_focal_length = False
+        options.mapper.abs_pose_refine_extra_params = False
+        options.mapper.num_threads = 1
+        options.mapper.random_seed = 0
+        # COLMAP expects photographs taken far apart; keyframes of a robot are close together.
+        options.mapper.init_min_tri_angle = 4.0
+        options.triangulation.random_seed = 0
+        return options
+
+    def _views(self, model: Any, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
+        error = model.compute_mean_reprojection_error()
+        if error > MAX_ERROR_PX:
+            raise ReconstructionError(
+                f'the estimated poses do not fit the images: reprojection error {error:.1f} '
+                f'pixels; check camera_info, and that the scene is static')
+        views = {
+            keyframe.id: _sparse_view(model, model.images[number])
+            for number, keyframe in enumerate(keyframes, start=1)
+            if number in model.images and model.images[number].has_pose
+        }
+        if len(views) < max(2, MIN_REGISTERED * len(keyframes)):
+            raise ReconstructionError(
+                f'only {len(views)} of {len(keyframes)} images of the window could be '
+                f'registered: too little texture or overlap')
+        angle = _median_angle_deg(model)
+        if angle < MIN_ANGLE_DEG:
+            raise ReconstructionError(
+                f'the camera moved too little for its distance to the scene: the rays to a point '
+                f'differ by {angle:.1f} degrees, at least {MIN_ANGLE_DEG} are needed')
+        return views
+
+
+def _sparse_view(model: Any, image: Any) -> SparseView:
+    camera_from_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
+    points = np.array([
+        model.points3D[point.point3D_id].xyz for point in image.points2D if point.has_point3D()
+    ]).reshape(-1, 3)
+    return SparseView(
+        world_from_camera=np.linalg.inv(camera_from_world),
+        depths=points @ camera_from_world[2, :3] + camera_from_world[2, 3])
+
+
+def _median_angle_deg(model: Any) -> float:
+    """Return the median, over the points, of the widest angle between the rays to a point."""
+    centres = {
+        number: image.projection_center()
+        for number, image in model.images.items() if image.has_pose
+    }
+    angles = []
+    for point in model.points3D.values():
+        rays = np.array([centres[element.image_id] for element in point.track.elements])
+        rays -= point.xyz
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        angles.append(np.arccos(np.clip(np.min(rays @ rays.T), -1.0, 1.0)))
+    return float(np.degrees(np.median(angles))) if angles else 0.0
+
+
+def match(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Match unit descriptors (N,128) and (M,128); return mutual, distinct pairs (K,2)."""
+    if len(first) < 2 or len(second) < 2:
+        return np.empty((0, 2), np.uint32)
+    similarity = first @ second.T
+    forward = similarity.argmax(axis=1)
+    backward = similarity.argmax(axis=0)
+    rows = np.arange(len(first))
+    best = similarity[rows, forward]
+    similarity[rows, forward] = -1.0
+    next_best = similarity.max(axis=1)
+    # Squared distances of unit vectors are 2 - 2 cos.
+    keep = (backward[forward] == rows) & (1.0 - best < RATIO ** 2 * (1.0 - next_best))
+    return np.stack([rows[keep], forward[keep]], axis=1).astype(np.uint32)
+
+
+def load_pycolmap() -> ModuleType:
+    """Import pycolmap, quietly; its import installs signal handlers, which are undone."""
+    with signal_handlers_kept():
+        import pycolmap
+
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
+    return pycolmap
