@@ -102,9 +102,9 @@ def main() -> None:
         install_system_libraries(interpreter)
         run_steps(steps_for(interpreter))
     except SetupError as error:
-        sys.exit(f'setup: {error}')
+        sys.exit(f'\nsetup: {error}')
     except KeyboardInterrupt:
-        sys.exit('setup: interrupted; the next call goes on from here')
+        sys.exit('\nsetup: interrupted; the next call goes on from here')
 
 
 # --- which Python -------------------------------------------------------------------------------
@@ -343,8 +343,13 @@ def install_folder(folder: Path) -> None:
 
 
 def pip(*arguments: str | Path, interrupted: bool = False) -> None:
-    # A package that was cut off looks installed to pip, so it is written once more.
-    again = ['--ignore-installed'] if interrupted else []
+    again = []
+    if interrupted:
+        # A package that was cut off looks installed to pip, so it is written once more; one that
+        # was half removed lies about under a name with a tilde.
+        again = ['--ignore-installed']
+        for remnant in VENV.glob('lib/python*/site-packages/~*'):
+            shutil.rmtree(remnant)
     call(PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check', *again, *arguments)
 
 

@@ -154,6 +154,19 @@ def test_an_interrupted_step_runs_again_and_knows_it(setup):
     assert runs == [True]
 
 
+def test_what_an_interrupted_installation_left_is_removed_and_written_again(setup, monkeypatch):
+    packages = setup.VENV / 'lib' / 'python3.11' / 'site-packages'
+    (packages / '~etuptools-65.dist-info').mkdir(parents=True)
+    (packages / 'numpy').mkdir()
+    commands: list[tuple] = []
+    monkeypatch.setattr(setup, 'call', lambda *command: commands.append(command))
+    setup.pip('numpy', interrupted=True)
+    assert [path.name for path in packages.iterdir()] == ['numpy']
+    assert '--ignore-installed' in commands[0]
+    setup.pip('numpy')
+    assert '--ignore-installed' not in commands[1]
+
+
 def test_a_command_that_fails_shows_its_last_words_and_the_log(setup):
     setup.VENV.mkdir()
     with pytest.raises(setup.SetupError) as error:
