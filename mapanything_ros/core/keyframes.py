@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ Gray = NDArray[np.uint8]
 
 # Fewer tracked corners than this say nothing about the motion between two images.
 MIN_CORNERS = 12
+MAX_RETURN_PX = 1.0
 # Sharpness is compared with this many frames before.
 PEERS = 15
 
@@ -138,14 +140,26 @@ class FlowTracker:
             return math.nan
         if gray.shape != self._start_gray.shape:
             return math.inf
-        found, status, _ = cv2.calcOpticalFlowPyrLK(
-            self._start_gray, gray, self._start, self._guess.copy(), winSize=(15, 15), maxLevel=3,
-            flags=cv2.OPTFLOW_USE_INITIAL_FLOW)
-        height, width = gray.shape
-        x, y = found[:, 0, 0], found[:, 0, 1]
-        good = (status[:, 0] == 1) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
+        found, there = _flow(self._start_gray, gray, self._start, self._guess)
+        # A corner that does not flow back to where it came from was not found.
+        returned, back = _flow(gray, self._start_gray, found, self._start)
+        lost_px = np.linalg.norm(returned - self._start, axis=2)[:, 0]
+        width = gray.shape[1]
+        good = there & back & (lost_px < MAX_RETURN_PX)
         if good.sum() < max(MIN_CORNERS, len(good) // 4):
             return math.inf
         step = np.median((found - self._start)[good], axis=0)
         self._guess = np.where(good[:, None, None], found, self._start + step)
         return float(np.median(np.linalg.norm((found - self._start)[good], axis=2))) / width
+
+
+def _flow(
+    start: Gray, end: Gray, corners: NDArray[Any], guess: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return where (N,1,2) corners went, and (N,) whether they are still in the image."""
+    found, status, _ = cv2.calcOpticalFlowPyrLK(
+        start, end, corners, guess.copy(), winSize=(15, 15), maxLevel=3,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW)
+    height, width = end.shape
+    inside = ((found >= 0) & (found < [width, height])).all(axis=2)
+    return found, inside[:, 0] & (status[:, 0] == 1)

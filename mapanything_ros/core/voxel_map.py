@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mapanything_ros.core.config import MapConfig
 
-# 21 bits an axis: 2 million voxels each way from the origin's corner.
+# 21 bits an axis: a million voxels each way from the origin.
 AXIS_BITS = 21
 AXIS_OFFSET = 1 << (AXIS_BITS - 1)
 
@@ -95,9 +95,10 @@ class VoxelMap:
         self, keyframe_id: int, cloud: PointCloud, weight: NDArray[np.float32]
     ) -> NDArray[np.void]:
         """Return one voxel for all points of the keyframe that fall in it."""
-        cell = np.floor(cloud.xyz / self._config.voxel_m).astype(np.int64) + AXIS_OFFSET
-        inside = ((cell >= 0) & (cell < 2 * AXIS_OFFSET)).all(axis=1)
-        cell, xyz, rgb, weight = cell[inside], cloud.xyz[inside], cloud.rgb[inside], weight[inside]
+        cell = np.floor(cloud.xyz / self._config.voxel_m)
+        inside = (np.abs(cell) < AXIS_OFFSET).all(axis=1)  # false for nan, too
+        xyz, rgb, weight = cloud.xyz[inside], cloud.rgb[inside], weight[inside]
+        cell = cell[inside].astype(np.int64) + AXIS_OFFSET
         key = (cell[:, 0] << 2 * AXIS_BITS) | (cell[:, 1] << AXIS_BITS) | cell[:, 2]
         unique, group = np.unique(key, return_inverse=True)
         total = np.bincount(group, weight)

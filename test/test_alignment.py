@@ -1,0 +1,179 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+import torch
+
+from mapanything_ros.core.alignment import Alignment, BODY_FROM_OPTICAL
+from mapanything_ros.core.config import AlignmentConfig
+from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
+from mapanything_ros.core.errors import AlignmentError
+
+RGB = np.zeros((20, 20, 3), np.uint8)
+
+
+def pose(number):
+    """Give the true odom_from_camera of a keyframe on a winding path."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('xyz', [0.3, 0.1 * number, -0.2]).as_matrix()
+    matrix[:3, 3] = [0.3 * number, np.sin(number), 1.0]
+    return matrix
+
+
+def keyframes(numbers, odometry=True, mount=None):
+    return [
+        Keyframe(n, n, 'camera', RGB, np.eye(3), None, pose(n) if odometry else None, mount)
+        for n in numbers]
+
+
+def window(numbers, scale='odometry', factor=1.0, wrong=None):
+    """Predict a window exactly, all lengths times ``factor``, in its first camera's frame."""
+    world_from_odom = np.linalg.inv(pose(numbers[0]))
+    views = []
+    for number in numbers:
+        world_from_camera = world_from_odom @ pose(number)
+        if wrong and number in wrong:
+            world_from_camera = world_from_camera @ wrong[number]
+        world_from_camera[:3, 3] *= factor
+        depth_m = torch.full((20, 20), factor * (2.0 + number))
+        views.append(Prediction(
+            number, torch.from_numpy(RGB), depth_m, torch.ones(20, 20),
+            torch.ones(20, 20, dtype=torch.bool), np.eye(3), world_from_camera))
+    return WindowPrediction(tuple(views), Scale(scale))
+
+
+def shifted(x_m, yaw_deg=0.0):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('z', yaw_deg, degrees=True).as_matrix()
+    matrix[0, 3] = x_m
+    return matrix
+
+
+def assert_poses(submap, map_from_odom):
+    for view in submap.views:
+        np.testing.assert_allclose(
+            submap.map_from_camera(view), map_from_odom @ pose(view.keyframe_id), atol=1e-9)
+
+
+@pytest.fixture
+def alignment():
+    return Alignment(AlignmentConfig(max_residual_m=0.1, max_rotation_deg=3.0))
+
+
+def test_the_map_starts_where_odometry_does(alignment):
+    submap = alignment.place(window([3, 4, 5]), keyframes([3, 4, 5]))
+    assert_poses(submap, np.eye(4))
+    assert submap.new_ids == {3, 4, 5}
+    np.testing.assert_allclose(alignment.map_from_odom, np.eye(4), atol=1e-9)
+
+
+def test_without_odometry_the_base_lies_level_at_the_origin(alignment):
+    mount = shifted(0.2) @ BODY_FROM_OPTICAL
+    submap = alignment.place(window([0, 1]), keyframes([0, 1], odometry=False, mount=mount))
+    np.testing.assert_allclose(submap.map_from_camera(submap.views[0]), mount, atol=1e-12)
+
+
+def test_a_camera_alone_starts_upright_looking_along_x(alignment):
+    submap = alignment.place(window([0, 1]), keyframes([0, 1], odometry=False))
+    start = submap.map_from_camera(submap.views[0])
+    np.testing.assert_allclose(start[:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(start[:3, :3] @ [0, -1, 0], [0, 0, 1], atol=1e-12)
+    assert alignment.map_from_odom is None
+
+
+def test_windows_are_joined_by_id_whatever_their_order_or_gaps(alignment):
+    first = alignment.place(window([0, 1, 2, 3]), keyframes([0, 1, 2, 3], odometry=False))
+    map_from_odom = first.map_from_camera(first.views[0]) @ np.linalg.inv(pose(0))
+    # A dropped window, an unregistered view: only keyframe 3 is shared, and it comes last.
+    second = alignment.place(window([5, 9, 3]), keyframes([3, 5, 9], odometry=False))
+    assert_poses(second, map_from_odom)
+    assert second.new_ids == {5, 9}
+    assert not second.new_segment
+    assert second.residual_m < 1e-9
+
+
+def test_drifting_odometry_shows_in_the_correction_and_not_in_the_map(alignment):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    drift = shifted(0.5, 10.0)
+    drifted = [
+        Keyframe(n, n, 'camera', RGB, odom_from_camera=drift @ pose(n)) for n in (1, 2, 3)]
+    submap = alignment.place(window([1, 2, 3]), drifted)
+    assert_poses(submap, np.eye(4))
+    np.testing.assert_allclose(alignment.map_from_odom @ drift, np.eye(4), atol=1e-9)
+
+
+def test_after_a_gap_odometry_with_its_last_correction_places_the_window(alignment):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    drift = shifted(0.5, 10.0)
+    drifted = [Keyframe(n, n, 'camera', RGB, odom_from_camera=drift @ pose(n)) for n in range(9)]
+    alignment.place(window([2, 3]), drifted)
+    submap = alignment.place(window([6, 7]), drifted)
+    assert_poses(submap, np.eye(4))
+    assert not submap.new_segment
+
+
+def test_after_a_gap_without_odometry_a_new_segment_starts_at_the_last_pose(alignment):
+    first = alignment.place(window([0, 1]), keyframes([0, 1], odometry=False))
+    assert first.new_segment
+    second = alignment.place(window([4, 5]), keyframes([4, 5], odometry=False))
+    assert second.new_segment
+    assert alignment.segments == 2
+    np.testing.assert_allclose(
+        second.map_from_camera(second.views[0]), first.map_from_camera(first.views[1]), atol=1e-9)
+
+
+@pytest.mark.parametrize('wrong', [shifted(0.5), shifted(0.0, 20.0)], ids=['shift', 'turn'])
+def test_shared_keyframes_that_disagree_reject_the_window_and_nothing_moves(alignment, wrong):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    with pytest.raises(AlignmentError, match='disagree by'):
+        alignment.place(window([1, 2, 3], wrong={2: wrong}), keyframes([1, 2, 3]))
+    assert_poses(alignment.place(window([1, 2, 3]), keyframes([1, 2, 3])), np.eye(4))
+
+
+def test_a_small_disagreement_is_averaged_and_measured(alignment):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    submap = alignment.place(window([1, 2, 3], wrong={2: shifted(0.06)}), keyframes([1, 2, 3]))
+    # Two centres pulled apart by 6 cm: each is 3 cm from the mean.
+    assert submap.residual_m == pytest.approx(0.03, abs=1e-6)
+
+
+def test_windows_without_scale_take_the_scale_of_the_map(alignment):
+    first = alignment.place(
+        window([0, 1, 2], 'none', 0.25), keyframes([0, 1, 2], odometry=False))
+    assert first.scale == Scale('none')
+    second = alignment.place(
+        window([1, 2, 3], 'none', 7.0), keyframes([1, 2, 3], odometry=False))
+    assert second.scale.source == 'none'
+    assert second.scale.factor == pytest.approx(0.25 / 7.0, rel=1e-5)
+    assert second.scale.residual == pytest.approx(0.0, abs=1e-5)
+    assert second.residual_m == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(second.views[-1].depth_m, torch.full((20, 20), 0.25 * 5.0))
+
+
+def test_a_window_without_scale_becomes_metric_on_a_metric_map(alignment):
+    alignment.place(window([0, 1], 'depth'), keyframes([0, 1], odometry=False))
+    submap = alignment.place(window([1, 2], 'none', 3.0), keyframes([1, 2], odometry=False))
+    assert submap.scale.source == 'map'
+    assert submap.scale.metric
+
+
+def test_reset_forgets_the_map(alignment):
+    alignment.place(window([0, 1]), keyframes([0, 1]))
+    alignment.reset()
+    assert alignment.map_from_odom is None
+    submap = alignment.place(window([1, 2]), keyframes([1, 2], odometry=False))
+    np.testing.assert_allclose(
+        submap.map_from_camera(submap.views[0]), BODY_FROM_OPTICAL, atol=1e-12)

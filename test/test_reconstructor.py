@@ -1,0 +1,176 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from mapanything_ros.core.config import Config, from_values
+from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
+from mapanything_ros.core.errors import InputError, ReconstructionError
+from mapanything_ros.core.reconstructor import Reconstructor
+
+RGB = np.full((8, 8, 3), 50, np.uint8)
+K = np.array([[8.0, 0, 3.5], [0, 8, 3.5], [0, 0, 1]])
+CONFIG = from_values(Config, {
+    'pose_source': 'tf', 'tf.odom_frame': 'odom', 'window.size': 3, 'window.overlap': 1,
+    'keyframes.min_translation_m': 0.1, 'keyframes.min_sharpness': 0.0, 'map.min_views': 1,
+    'map.voxel_m': 0.01})
+
+
+def pose(number):
+    """Give odom_from_camera: the camera moves along odom's x and looks along its z."""
+    matrix = np.eye(4)
+    matrix[0, 3] = 0.2 * number
+    return matrix
+
+
+def frame(number, rgb=RGB):
+    def keyframe(keyframe_id):
+        if rgb is None:
+            raise InputError('the image cannot be decoded')
+        return Keyframe(keyframe_id, number, 'camera', rgb, K, None, pose(number))
+
+    return Frame(number, lambda: RGB[..., 0], keyframe, pose(number))
+
+
+class WallBackend:
+    """Sees a wall at z = 2, exactly."""
+
+    name = 'wall'
+
+    def __init__(self):
+        self.windows = []
+        self.fail = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def infer(self, keyframes):
+        self.windows.append([k.id for k in keyframes])
+        self.gate.wait(10)
+        if self.fail:
+            raise ReconstructionError('on purpose')
+        world_from_odom = np.linalg.inv(pose(keyframes[0].stamp_ns))
+        return WindowPrediction(tuple(
+            Prediction(
+                k.id, torch.from_numpy(k.rgb), torch.full((8, 8), 2.0), torch.ones(8, 8),
+                torch.ones(8, 8, dtype=torch.bool), K, world_from_odom @ pose(k.stamp_ns))
+            for k in keyframes), Scale('odometry'))
+
+
+@pytest.fixture
+def backend():
+    return WallBackend()
+
+
+@pytest.fixture
+def reconstructor(backend):
+    return Reconstructor(CONFIG, backend)
+
+
+def feed(reconstructor, numbers):
+    submaps = []
+    for number in numbers:
+        reconstructor.add(frame(number))
+        window = reconstructor.take()
+        if window:
+            submaps.append(reconstructor.process(window))
+    return submaps
+
+
+def test_frames_become_a_path_and_a_map_of_the_wall(reconstructor, backend):
+    submaps = feed(reconstructor, range(7))
+    assert backend.windows == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
+    assert [sorted(s.new_ids) for s in submaps] == [[0, 1, 2], [3, 4], [5, 6]]
+    trajectory = reconstructor.trajectory()
+    assert [stamp_ns for stamp_ns, _ in trajectory] == list(range(7))
+    for stamp_ns, map_from_camera in trajectory:
+        np.testing.assert_allclose(map_from_camera, pose(stamp_ns), atol=1e-9)
+    points = reconstructor.map_points().xyz
+    np.testing.assert_allclose(points[:, 2], 2.0, atol=1e-6)
+    # Rays through the outer pixel centres, 3.5 pixels off the axis, at 2 m; then 1.2 m of path.
+    assert points[:, 0].min() == pytest.approx(-3.5 / 8 * 2, abs=1e-5)
+    assert points[:, 0].max() == pytest.approx(3.5 / 8 * 2 + 1.2, abs=1e-5)
+
+
+def test_a_frame_that_cannot_be_decoded_is_forgotten_and_the_next_one_works(reconstructor):
+    reconstructor.add(frame(0))
+    with pytest.raises(InputError):
+        reconstructor.add(frame(1, rgb=None))
+    assert reconstructor.add(frame(1)).accepted
+    assert reconstructor.statistics()['keyframes'] == 2
+
+
+def test_a_failed_window_is_retried_with_the_next_keyframe_and_the_map_stays(
+    reconstructor, backend
+):
+    feed(reconstructor, range(3))
+    before = len(reconstructor.map_points())
+    backend.fail = True
+    with pytest.raises(ReconstructionError):
+        feed(reconstructor, [3, 4])
+    assert len(reconstructor.map_points()) == before
+    backend.fail = False
+    (submap,) = feed(reconstructor, [5])
+    assert submap.new_ids == {3, 4, 5}
+
+
+def test_a_reset_while_a_window_is_computed_throws_the_window_away(reconstructor, backend):
+    backend.gate.clear()
+    for number in range(3):
+        reconstructor.add(frame(number))
+    window, results = reconstructor.take(), []
+    thread = threading.Thread(target=lambda: results.append(reconstructor.process(window)))
+    thread.start()
+    reconstructor.reset()
+    backend.gate.set()
+    thread.join(10)
+    assert results == [None]
+    assert len(reconstructor.map_points()) == len(reconstructor.trajectory()) == 0
+    assert len(feed(reconstructor, [0, 1, 2])) == 1
+
+
+def test_what_is_buffered_can_be_reconstructed_before_the_window_is_full(reconstructor):
+    for number in range(2):
+        reconstructor.add(frame(number))
+    assert reconstructor.take() is None
+    submap = reconstructor.process(reconstructor.take(partial=True))
+    assert submap.new_ids == {0, 1}
+    assert reconstructor.take(partial=True) is None
+
+
+def test_the_backend_sees_odometry_only_where_it_is_trusted():
+    seen = []
+
+    class Spy(WallBackend):
+        def infer(self, keyframes):
+            seen.extend(k.odom_from_camera for k in keyframes)
+            return super().infer(keyframes)
+
+    untrusting = from_values(Config, {
+        'tf.odom_frame': 'odom', 'window.size': 3, 'window.overlap': 1,
+        'keyframes.min_translation_m': 0.1, 'keyframes.min_sharpness': 0.0})
+    feed(Reconstructor(untrusting, Spy()), range(3))
+    assert seen == [None] * 3
+    feed(Reconstructor(CONFIG, Spy()), range(3))
+    np.testing.assert_array_equal(seen[-1], pose(2))
+
+
+def test_saving_writes_what_was_mapped(reconstructor, tmp_path):
+    feed(reconstructor, range(3))
+    paths = reconstructor.save(tmp_path)
+    assert [path.name for path in paths] == ['map.ply', 'trajectory.tum']
+    assert len((tmp_path / 'trajectory.tum').read_text().splitlines()) == 3

@@ -1,0 +1,89 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import numpy as np
+import pytest
+
+from mapanything_ros.core.config import WindowConfig
+from mapanything_ros.core.datatypes import Keyframe
+from mapanything_ros.core.window import KeyframeWindow
+
+
+def keyframe(number):
+    return Keyframe(number, number, 'camera', np.zeros((2, 2, 3), np.uint8))
+
+
+def ids(window):
+    return [k.id for k in window.take()]
+
+
+@pytest.fixture
+def window():
+    return KeyframeWindow(WindowConfig(size=4, overlap=2))
+
+
+def test_windows_share_the_overlap_while_the_backend_keeps_up(window):
+    taken = []
+    for number in range(8):
+        window.add(keyframe(number))
+        if window.ready():
+            taken.append(ids(window))
+    assert taken == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]
+    assert window.dropped == 0
+
+
+def test_the_newest_win_and_each_lost_keyframe_is_counted_once(window):
+    for number in range(4):
+        window.add(keyframe(number))
+    window.take()
+    for number in range(4, 11):
+        window.add(keyframe(number))
+    assert ids(window) == [7, 8, 9, 10]
+    assert window.dropped == 3  # 4, 5 and 6 were in no window; 0 to 3 were
+
+
+def test_nothing_is_ready_without_enough_new_keyframes(window):
+    for number in range(4):
+        window.add(keyframe(number))
+    window.take()
+    window.add(keyframe(4))
+    assert not window.ready()
+    assert window.can_take()
+    assert ids(window) == [1, 2, 3, 4]
+    assert not window.can_take()
+
+
+def test_one_image_alone_is_no_window(window):
+    window.add(keyframe(0))
+    assert not window.can_take()
+
+
+def test_a_failed_window_is_tried_again_with_the_next_keyframe(window):
+    for number in range(4):
+        window.add(keyframe(number))
+    window.take()
+    window.retry()
+    assert not window.ready()
+    window.add(keyframe(4))
+    assert window.ready()
+    window.take()
+    window.add(keyframe(5))
+    assert not window.ready()
+
+
+def test_clear_counts_what_no_window_held(window):
+    for number in range(5):
+        window.add(keyframe(number))
+    assert window.clear() == 4
+    assert not window.can_take()
