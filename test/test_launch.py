@@ -16,11 +16,11 @@
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 import pytest
 
 pytest.importorskip('launch_ros', reason='launch comes with a ROS 2 from apt and is not on PyPI')
 
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions

@@ -1,0 +1,86 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is installed, and what package.xml says of it."""
+
+import ast
+from importlib.metadata import distribution
+from pathlib import Path
+import sys
+import xml.etree.ElementTree as ElementTree
+
+from ament_index_python.packages import get_package_share_directory
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# The key in package.xml for what is imported under another name.
+KEYS = {
+    'cv2': 'python3-opencv',
+    'matplotlib': 'python3-matplotlib',
+    'numpy': 'python3-numpy',
+    'open3d': 'python3-open3d-pip',
+    'rosbags': 'python3-rosbags-pip',
+    'scipy': 'python3-scipy',
+    'yaml': 'python3-yaml',
+}
+# These have no key that fits and come from requirements.txt.
+FROM_PIP = {'pycolmap', 'torch'}
+
+
+@pytest.fixture(scope='module')
+def manifest() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / 'package.xml').getroot()
+
+
+def imported_packages() -> set[str]:
+    """Return the top-level names that the product imports from others, at any place."""
+    names: set[str] = set()
+    for path in (ROOT / 'mapanything_ros').rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition('.')[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names.add(node.module.partition('.')[0])
+    return names - set(sys.stdlib_module_names) - {'mapanything_ros', '__future__'}
+
+
+def test_all_that_is_imported_is_declared(manifest):
+    declared = {element.text for element in manifest.findall('depend')}
+    required = (ROOT / 'requirements.txt').read_text()
+    for name in imported_packages():
+        if name in FROM_PIP:
+            assert f'\n{name}==' in required
+        else:
+            assert KEYS.get(name, name) in declared, f'{name} is imported but not in package.xml'
+
+
+def test_all_files_say_the_same_version(manifest):
+    version = manifest.findtext('version')
+    assert distribution('mapanything_ros').version == version
+    changelog = (ROOT / 'CHANGELOG.rst').read_text()
+    assert 'Forthcoming' in changelog or version in changelog
+
+
+def test_the_share_folder_holds_what_the_launch_files_name():
+    share = Path(get_package_share_directory('mapanything_ros'))
+    for name in ('package.xml', 'config/mapanything.yaml', 'config/mapanything.rviz',
+                 'launch/mapanything.launch.py', 'launch/demo.launch.py'):  # fmt: skip
+        assert (share / name).read_bytes() == (ROOT / name).read_bytes(), name
+
+
+def test_every_executable_has_a_function_behind_it():
+    scripts = distribution('mapanything_ros').entry_points.select(group='console_scripts')
+    assert {script.name for script in scripts} == {'mapanything_node', 'demo', 'sample'}
+    for script in scripts:
+        assert callable(script.load())
