@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -200,6 +201,7 @@ def test_paths_of_the_machine_that_made_the_wheels_are_mended(setup, monkeypatch
         '/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include"'
     )
     setup.mend_cmake_paths()
-    include, numpy = exported.read_text().strip('"').split(';')
-    assert Path(include).joinpath('Python.h').exists()
-    assert Path(numpy).joinpath('numpy', 'arrayobject.h').exists()
+    here = sysconfig.get_paths()
+    numpy = f'{here["purelib"]}/numpy/_core/include'
+    assert exported.read_text() == f'"{here["include"]};{numpy}"'
+    assert Path(here['include'], 'Python.h').exists()
