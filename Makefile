@@ -33,4 +33,5 @@ bench: setup
 	@$(VENV)/python -m benchmarks
 
 clean:
-	rm -rf .venv build install log out
+	rm -rf .venv build install log out *.egg-info pip_ros/build pip_ros/src/*.egg-info \
+	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
