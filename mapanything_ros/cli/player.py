@@ -16,49 +16,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection
 import importlib
-from pathlib import Path
 import time
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
 from rosgraph_msgs.msg import Clock
 
+from mapanything_ros.cli.bag import Bag
 from mapanything_ros.core.errors import InputError
 
 CLOCK_PERIOD_S = 0.01
-
-
-@dataclass(frozen=True)
-class Track:
-    """A topic of a bag: ``type_name`` as in ``sensor_msgs/msg/Image``, ``count`` messages."""
-
-    topic: str
-    type_name: str
-    count: int
-
-
-def open_bag(folder: Path) -> Reader:
-    """Return an unopened reader of a ROS 2 bag; a folder without one raises InputError."""
-    try:
-        return Reader(folder)
-    except (ReaderError, OSError) as error:
-        raise InputError(f'{folder} cannot be read as a ROS 2 bag: {error}') from error
-
-
-def tracks(folder: Path) -> tuple[Track, ...]:
-    """List the topics of a bag by name."""
-    with open_bag(folder) as reader:
-        return tuple(
-            Track(topic, str(info.msgtype), info.msgcount)
-            for topic, info in sorted(reader.topics.items()))
 
 
 def message_class(type_name: str) -> Any:
@@ -71,32 +43,28 @@ def message_class(type_name: str) -> Any:
             f'the message type {type_name} is not installed; install {package}') from error
 
 
-def quality(track: Track) -> QoSProfile:
-    """Return what to offer for a topic, so that both kinds of subscribers match."""
-    if track.topic == '/tf_static':
-        return QoSProfile(
-            depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            reliability=ReliabilityPolicy.RELIABLE)
-    return QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+def quality(topic: str) -> QoSProfile:
+    """Return what to offer on a topic: reliable, which best effort subscribers match too."""
+    latched = topic == '/tf_static'
+    return QoSProfile(
+        depth=100, reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
 
 
 class Player:
     """
-    Publishes chosen topics of a bag through a node.
+    Publishes chosen topics of an open bag through a node.
 
     The clock is the bag's: it starts at the first chosen message, never goes back, and before
     each message stands where that message was recorded.
     """
 
-    def __init__(self, node: Node, folder: Path, chosen: Collection[Track]) -> None:
-        if not chosen:
-            raise InputError(f'there is nothing to play in {folder}')
-        self._node = node
-        self._folder = folder
-        self._publishers: Mapping[str, Publisher] = {
-            track.topic: node.create_publisher(
-                message_class(track.type_name), track.topic, quality(track))
-            for track in chosen}
+    def __init__(self, node: Node, bag: Bag, topics: Collection[str]) -> None:
+        self._bag = bag
+        self._publishers: dict[str, Publisher] = {
+            topic: node.create_publisher(
+                message_class(bag.topics[topic]), topic, quality(topic))
+            for topic in topics}
         self._clock = node.create_publisher(Clock, '/clock', 100)
 
     def wait_for_subscribers(self, topics: Collection[str], timeout_s: float) -> None:
@@ -109,27 +77,24 @@ class Player:
                 raise InputError(f'nobody subscribed to {names} within {timeout_s:g} s')
             time.sleep(0.02)
 
-    def play(self, rate: float, progress: Callable[[float, float], None]) -> int:
+    def play(self, rate: float, progress: Callable[[float, float], None]) -> Counter[str]:
         """
-        Play to the end, ``rate`` times as fast as recorded, and return how many were published.
+        Play to the end, ``rate`` times as fast as recorded; return how many went to each topic.
 
         ``progress`` is called with the bag's seconds played, and all of them, before each
-        message; it may raise to stop.
+        message; the bag and its clock stand still while it takes its time. It may raise to stop.
         """
-        with open_bag(self._folder) as reader:
-            chosen = [c for c in reader.connections if c.topic in self._publishers]
-            pacer = _Pacer(self._clock, rate)
-            published, start_ns, end_ns = 0, None, reader.end_time
-            for connection, stamp_ns, data in reader.messages(connections=chosen):
-                start_ns = stamp_ns if start_ns is None else start_ns
-                progress((stamp_ns - start_ns) * 1e-9, (end_ns - start_ns) * 1e-9)
-                pacer.wait_until(stamp_ns)
-                self._publish(connection, data)
-                published += 1
-        return published
-
-    def _publish(self, connection: Connection, data: bytes | memoryview) -> None:
-        self._publishers[connection.topic].publish(bytes(data))
+        pacer = _Pacer(self._clock, rate)
+        played: Counter[str] = Counter()
+        for message in self._bag.messages(self._publishers):
+            called_s = time.monotonic()
+            progress(
+                (message.log_time_ns - self._bag.start_ns) * 1e-9, self._bag.duration_ns * 1e-9)
+            pacer.postpone(time.monotonic() - called_s)
+            pacer.wait_until(message.log_time_ns)
+            self._publishers[message.topic].publish(message.cdr)
+            played[message.topic] += 1
+        return played
 
 
 class _Pacer:
@@ -154,6 +119,11 @@ class _Pacer:
         if left_s > 0:
             time.sleep(left_s)
         self._tick(stamp_ns)
+
+    def postpone(self, held_s: float) -> None:
+        """Play what is left later."""
+        if self._start is not None:
+            self._start = self._start[0], self._start[1] + held_s
 
     def _tick(self, now_ns: int) -> None:
         self._now_ns = now_ns

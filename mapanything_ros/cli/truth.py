@@ -16,17 +16,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.serialization import deserialize_message
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.cli.player import message_class, open_bag, Track
+from mapanything_ros.cli.bag import Bag
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import RecordedCamera, Trajectory
@@ -42,70 +41,48 @@ TRUE_SURFACE_FILE = 'scene.ply'
 class Topics:
     """The topics of a bag that the demo plays; ``depth`` is None where there is none."""
 
-    image: Track
-    camera_info: Track
-    depth: Track | None
-
-    @property
-    def compressed(self) -> bool:
-        """Say whether the images are compressed."""
-        return self.image.type_name == COMPRESSED_IMAGE
+    image: str
+    compressed: bool
+    camera_info: str
+    depth: str | None
 
 
-def choose_topics(
-    found: Sequence[Track], image: str = '', camera_info: str = '', depth: str = '',
-) -> Topics:
+def choose_topics(bag: Bag, image: str = '', camera_info: str = '', depth: str = '') -> Topics:
     """
-    Choose a bag's topics by type, or by name where one is given.
+    Choose an open bag's topics by type, or by name where one is given.
 
-    Depth images have ``depth`` in their name; those registered to the image ``aligned`` or
-    ``registered`` too. A choice that is not clear raises InputError with the candidates.
+    The camera_info beside the image is preferred, and depth that is ``aligned`` or ``registered``
+    by its name. A choice that is not clear raises BagError with the candidates.
     """
-    colour = [t for t in found if 'depth' not in t.topic and not _is_truth(t)]
-    raw = [t for t in colour if t.type_name == IMAGE]
-    compressed = [t for t in colour if t.type_name == COMPRESSED_IMAGE]
-    chosen = _choose('image', image, found, raw or compressed)
-    infos = [t for t in found if t.type_name == CAMERA_INFO]
-    siblings = [t for t in infos if chosen.topic.startswith(t.topic.rsplit('/', 1)[0] + '/')]
-    depths = [t for t in found if t.type_name == IMAGE and 'depth' in t.topic and not _is_truth(t)]
-    registered = [t for t in depths if 'aligned' in t.topic or 'registered' in t.topic]
+    raw = [name for name, kind in bag.topics.items() if kind == IMAGE and 'depth' not in name]
+    kind = bag.topics.get(image, IMAGE) if image else IMAGE if raw else COMPRESSED_IMAGE
+    image = bag.find_topic(
+        kind, image or None, without='depth', hint='choose with --image-topic')
+    folder = image.removesuffix('/compressed').rsplit('/', 1)[0]
+    if not camera_info and bag.topics.get(f'{folder}/camera_info') == CAMERA_INFO:
+        camera_info = f'{folder}/camera_info'
     return Topics(
-        image=chosen,
-        camera_info=_choose('camera-info', camera_info, found, siblings or infos),
-        depth=_choose('depth', depth, found, registered or depths)
-        if depth or depths else None,
-    )
+        image=image, compressed=kind == COMPRESSED_IMAGE,
+        camera_info=bag.find_topic(
+            CAMERA_INFO, camera_info or None, hint='choose with --camera-info-topic'),
+        depth=_choose_depth(bag, depth))
 
 
-def _is_truth(track: Track) -> bool:
-    return 'ground_truth' in track.topic
-
-
-def _choose(
-    what: str, name: str, found: Sequence[Track], candidates: Sequence[Track],
-) -> Track:
-    if name:
-        candidates = [track for track in found if track.topic == name]
-        if not candidates:
-            listed = ', '.join(f'{track.topic} [{track.type_name}]' for track in found)
-            raise InputError(f'the bag has no topic {name}; it has {listed or "none"}')
-    if not candidates:
-        raise InputError(f'the bag has no {what} topic; name one with --{what}-topic')
-    if len(candidates) > 1:
-        names = ', '.join(track.topic for track in candidates)
-        raise InputError(f'several {what} topics: {names}; choose with --{what}-topic')
-    return candidates[0]
+def _choose_depth(bag: Bag, name: str) -> str | None:
+    depths = [topic for topic, kind in bag.topics.items() if kind == IMAGE and 'depth' in topic]
+    if not (name or depths):
+        return None
+    registered = [word for word in ('aligned', 'registered') for t in depths if word in t]
+    return bag.find_topic(
+        IMAGE, name or None, containing=(registered or ['depth'])[0],
+        hint='choose with --depth-topic')
 
 
 def read_messages(folder: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Yield topic and decoded message for the named topics of a bag, in recorded order."""
-    with open_bag(folder) as reader:
-        connections = [c for c in reader.connections if c.topic in topics]
-        if not connections:  # to rosbags, an empty choice is every topic
-            return
-        for connection, _, data in reader.messages(connections=connections):
-            cls = message_class(connection.msgtype)
-            yield connection.topic, deserialize_message(bytes(data), cls)
+    """Yield topic and decoded message for those of the topics that a bag has, as recorded."""
+    with Bag(folder) as bag:
+        for message in bag.messages([topic for topic in topics if topic in bag.topics]):
+            yield message.topic, bag.decode(message)
 
 
 def stamp_ns(message: Any) -> int:
@@ -130,13 +107,13 @@ def read_camera(folder: Path, topic: str, *, rectified: bool) -> tuple[RecordedC
     raise InputError(f'the bag has no message on {topic}')
 
 
-def read_poses(folder: Path, topic: str = TRUE_POSE_TOPIC) -> Trajectory:
+def read_poses(folder: Path) -> Trajectory:
     """Return the true ``world_from_camera``; none raises InputError."""
     poses = {
         stamp_ns(message): _matrix(message.pose.position, message.pose.orientation)
-        for _, message in read_messages(folder, {topic})}
+        for _, message in read_messages(folder, {TRUE_POSE_TOPIC})}
     if not poses:
-        raise InputError(f'the bag has no true poses on {topic}')
+        raise InputError(f'the bag has no true poses on {TRUE_POSE_TOPIC}')
     return _trajectory(poses)
 
 
@@ -176,12 +153,20 @@ def read_odometry(
 
 
 def read_depth(
-    folder: Path, topic: str, wanted: Callable[[int], bool],
+    folder: Path, topic: str, frame_id: str, wanted: Callable[[int], bool],
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield stamp and (H,W) metres, 0 or NaN where invalid, of the wanted depth images."""
+    """
+    Yield stamp and (H,W) metres, 0 or NaN where invalid, of the wanted depth images.
+
+    They must be in the frame of the image, ``frame_id``: other depth is not registered to it.
+    """
     for _, message in read_messages(folder, {topic}):
         stamp = stamp_ns(message)
         if wanted(stamp):
+            if message.header.frame_id != frame_id:
+                raise InputError(
+                    f'{topic} is in {message.header.frame_id}, the image in {frame_id}: that '
+                    'depth is not registered to the image')
             unit = {'16UC1': 0.001, 'mono16': 0.001, '32FC1': 1.0}.get(message.encoding)
             if unit is None:
                 raise InputError(f'depth has the encoding {message.encoding}; '
