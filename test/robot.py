@@ -1,0 +1,301 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The world around a node under test: what its camera sees, and what it says, over DDS."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from threading import Thread
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from helpers import (
+    BASE_FROM_CAMERA,
+    camera_info,
+    camera_on_path,
+    ExactBackend,
+    FRAME,
+    header,
+    image,
+    ODOM_FROM_WORLD,
+    Seen,
+    stamp_of,
+    transform,
+    view_room,
+)
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Path
+import numpy as np
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+
+from mapanything_ros.ros.node import MapAnythingNode
+
+DEADLINE_S = 30.0
+CAMERA_FROM_BASE = np.linalg.inv(BASE_FROM_CAMERA)
+STEP_NS = 100_000_000
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+KEYFRAME_TOPICS = {
+    'image': Image, 'camera_info': CameraInfo, 'depth': Image, 'confidence': Image,
+    'points': PointCloud2}
+OUTPUTS = {
+    **{f'~/keyframe/{name}': kind for name, kind in KEYFRAME_TOPICS.items()},
+    '~/points': PointCloud2, '~/map': PointCloud2, '~/path': Path, '~/pose': PoseStamped,
+    '/diagnostics': DiagnosticArray}
+# Every other image becomes a keyframe with the camera on the path, and every keyframe a window.
+QUICK = {
+    'keyframes.min_translation_m': 0.05, 'keyframes.min_parallax': 0.005,
+    'keyframes.min_sharpness': 0.0, 'window.size': 2, 'window.overlap': 1, 'map.period_s': 0.0,
+    'map.min_views': 1, 'tf.timeout_s': 0.4}
+ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
+
+
+class Robot:
+    """
+    Runs the node in a thread, in its own participant, and talks to it as other nodes would.
+
+    The stamps of ``see`` rise from a minute ago, with all nine digits in use.
+    """
+
+    def __init__(
+        self, context: Context, peer_context: Context, backend: ExactBackend,
+        parameters: dict[str, Any], activate: bool = True,
+    ) -> None:
+        self.backend = backend
+        self.parameters = {**QUICK, **parameters}
+        self.node = MapAnythingNode(context=context, parameter_overrides=[
+            Parameter(name, value=value) for name, value in self.parameters.items()])
+        self.crash: BaseException | None = None
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self.peer = Node('peer', context=peer_context)
+        self._peer_executor = SingleThreadedExecutor(context=peer_context)
+        self._peer_executor.add_node(self.peer)
+        self.heard: dict[str, list[Any]] = defaultdict(list)
+        self.next_ns = time.time_ns() - 60 * 10**9 + 123_456_789
+        self.index = 0
+        self._advertise()
+        if activate:
+            self.node.trigger_configure()
+            self.node.trigger_activate()
+        self._thread = Thread(target=self._spin)
+        self._thread.start()
+        if activate:
+            self.wait_for_connections()
+
+    def _advertise(self) -> None:
+        create = self.peer.create_publisher
+        self.images = create(Image, 'image', qos_profile_sensor_data)
+        self.compressed = create(CompressedImage, 'image/compressed', qos_profile_sensor_data)
+        self.infos = create(CameraInfo, 'camera_info', qos_profile_sensor_data)
+        self.depths = create(Image, 'depth', qos_profile_sensor_data)
+        self.tf = create(TFMessage, '/tf', 100)
+        self.tf_static = create(TFMessage, '/tf_static', LATCHED)
+        self.clock = create(Clock, '/clock', 10)
+        for topic, kind in OUTPUTS.items():
+            self.listen(kind, topic)
+
+    def listen(self, kind: type, topic: str, qos: QoSProfile | None = None) -> None:
+        """Keep what comes on a topic; ``~`` is the node's own name space."""
+        if qos is None:
+            qos = LATCHED if topic in ('~/map', '~/path') else QoSProfile(depth=100)
+        self.peer.create_subscription(
+            kind, topic.replace('~', '/mapanything'), self.heard[topic].append, qos)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+        except BaseException as error:
+            self.crash = error
+
+    def close(self) -> None:
+        """End everything; fail where the node died or the backend was given nonsense."""
+        self.backend.free.set()
+        self.node.context.try_shutdown()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), 'the node hangs'
+        self.node.release()
+        self.node.destroy_node()
+        self.peer.destroy_node()
+        self._peer_executor.shutdown()
+        assert self.crash is None, f'the node died: {self.crash!r}'
+        assert not self.backend.broken, self.backend.broken
+
+    # Waiting
+
+    def wait_for(self, condition: Callable[[], Any], what: str = '') -> Any:
+        """Handle what comes over DDS until the condition holds; return its value."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not (value := condition()):
+            assert self.crash is None, f'the node died: {self.crash!r}'
+            assert time.monotonic() < deadline, (
+                f'{what or "it"} did not come; warnings: {self.status().get("last_problem")}')
+            self._peer_executor.spin_once(timeout_sec=0.02)
+        return value
+
+    def wait_for_connections(self) -> None:
+        """Wait until both sides know each other, since inputs are sent once, best effort."""
+        is_raw = self.parameters.get('image_transport', 'raw') == 'raw'
+        publishers = [self.images if is_raw else self.compressed, self.tf]
+        if self.parameters.get('use_camera_info', True):
+            publishers.append(self.infos)
+        if self.parameters.get('use_depth', False):
+            publishers.append(self.depths)
+        self.wait_for(lambda: all(p.get_subscription_count() for p in publishers), 'the node')
+        self.wait_for(lambda: all(
+            s.get_publisher_count() for s in self.node.subscriptions
+            if s.topic_name.strip('/') in ('image', 'image/compressed', 'camera_info', 'depth')))
+        self.wait_for(lambda: all(
+            s.get_publisher_count() for s in self.peer.subscriptions
+            if s.topic_name.startswith('/mapanything/')), 'outputs')
+
+    def call(self, kind: type, name: str, request: Any = None) -> Any:
+        """Call a service of the node and return its answer."""
+        future = self.ask(kind, name, request)
+        self.wait_for(future.done, f'an answer of {name}')
+        return future.result()
+
+    def ask(self, kind: type, name: str, request: Any = None) -> Any:
+        """Call a service of the node; return the future of its answer."""
+        client = self.peer.create_client(kind, f'/mapanything/{name}')
+        self.wait_for(client.service_is_ready, name)
+        return client.call_async(kind.Request() if request is None else request)
+
+    def trigger(self, name: str) -> Trigger.Response:
+        return self.call(Trigger, name)
+
+    def pause(self, yes: bool) -> SetBool.Response:
+        return self.call(SetBool, 'pause', SetBool.Request(data=yes))
+
+    def change_state(self, label: str) -> bool:
+        request = ChangeState.Request()
+        request.transition.label = label
+        return bool(self.call(ChangeState, 'change_state', request).success)
+
+    def status(self) -> dict[str, str]:
+        """Return the newest values of the diagnostics, with level and message."""
+        if not self.heard['/diagnostics']:
+            return {}
+        status = self.heard['/diagnostics'][-1].status[0]
+        values = {item.key: item.value for item in status.values}
+        return {**values, 'level': status.level, 'message': status.message}
+
+    def wait_for_warning(self, kind: str, *words: str, count: int = 1) -> None:
+        """Wait until the diagnostics count a warning, and check what it says."""
+        status = self.wait_for(
+            lambda: int(self.status().get(f'warnings_{kind}', 0)) >= count and self.status(),
+            f'a warning {kind}')
+        for word in words:
+            assert word in status['last_problem'], status['last_problem']
+
+    # Inputs
+
+    def mount(self) -> None:
+        """Say where on the robot the camera is, and wait until the node knows."""
+        self.tf_static.publish(TFMessage(
+            transforms=[transform(BASE_FROM_CAMERA, header(1, 'base'), FRAME)]))
+        self.wait_for(lambda: FRAME in self.node._buffer.all_frames_as_string(), 'the mounting')
+
+    def move(self, stamp_ns: int, odom_from_base: np.ndarray) -> None:
+        """Say where odometry believes the robot to be."""
+        self.tf.publish(TFMessage(
+            transforms=[transform(odom_from_base, header(stamp_ns, 'odom'), 'base')]))
+
+    def next_stamp(self) -> int:
+        self.next_ns += STEP_NS
+        return self.next_ns
+
+    def look(self, stamp_ns: int | None = None, **camera: Any) -> Seen:
+        """Move on along the path and look, but send nothing yet."""
+        pose = camera_on_path(self.index)
+        self.index += 1
+        rgb, depth_m = view_room(pose, **camera)
+        seen = Seen(self.next_stamp() if stamp_ns is None else stamp_ns, pose, rgb, depth_m)
+        self.backend.seen[seen.stamp_ns] = seen
+        return seen
+
+    def see(self, odom_from_world: np.ndarray = ODOM_FROM_WORLD) -> Seen:
+        """Move on along the path and send all that belongs to an image there."""
+        seen = self.look()
+        self.send(seen, odom_from_world=odom_from_world)
+        return seen
+
+    def explore(self, count: int) -> list[Seen]:
+        """See and send, each time when the node has taken in and mapped what came before."""
+        all_seen = []
+        for _ in range(count):
+            known = self.keyframes_taken()
+            all_seen.append(self.see())
+            self.wait_for(lambda known=known: self.keyframes_taken() > known, 'a keyframe')
+            if len(all_seen) > 1:
+                self.keyframe(all_seen[-1].stamp_ns)
+        return all_seen
+
+    def keyframes_taken(self) -> int:
+        """Return how many keyframes the node has taken in, mapped or not."""
+        return int(self.node._reconstructor.statistics()['keyframes'])
+
+    def send(
+        self, seen: Seen, message: Image | CompressedImage | None = None,
+        depth: Image | None = None, odom_from_world: np.ndarray = ODOM_FROM_WORLD,
+    ) -> None:
+        """Send odometry and depth, where they are used, and the image."""
+        if self.parameters.get('tf.odom_frame'):
+            self.move(seen.stamp_ns, odom_from_world @ seen.world_from_camera @ CAMERA_FROM_BASE)
+        if self.parameters.get('use_depth'):
+            self.depths.publish(depth or image(seen.depth_m, '32FC1', seen.stamp_ns))
+        if message is None:
+            message = image(seen.rgb, 'rgb8', seen.stamp_ns)
+        (self.images if isinstance(message, Image) else self.compressed).publish(message)
+
+    def calibrate(self, message: CameraInfo | None = None) -> None:
+        """Send a calibration and wait until the node has it."""
+        known = self.node._assembler._info
+        self.infos.publish(camera_info() if message is None else message)
+        self.wait_for(lambda: self.node._assembler._info is not known, 'camera_info')
+
+    # Outputs
+
+    def keyframe(self, stamp_ns: int) -> dict[str, Any]:
+        """Wait for the whole set of messages of one keyframe."""
+        def complete() -> dict[str, Any] | None:
+            found = {
+                name: [m for m in self.heard[f'~/keyframe/{name}'] if stamp_of(m) == stamp_ns]
+                for name in KEYFRAME_TOPICS}
+            return found if all(found.values()) else None
+        found = self.wait_for(complete, f'keyframe {stamp_ns}')
+        assert all(len(messages) == 1 for messages in found.values()), 'one set per keyframe'
+        return {name: messages[0] for name, messages in found.items()}
+
+    def path(self, length: int) -> Path:
+        """Wait for a path with this many poses."""
+        return self.wait_for(
+            lambda: next((p for p in self.heard['~/path'][::-1] if len(p.poses) == length), None),
+            f'a path of {length}')
+
+    def newest(self, topic: str) -> Any:
+        return self.wait_for(lambda: self.heard[topic] and self.heard[topic][-1], topic)
