@@ -12,9 +12,10 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-import os
 import threading
+import time
 
+from domain_coordinator import domain_id
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -83,18 +84,19 @@ def nodes(monkeypatch):
     """Give a player's and a listener's node, the listener's spinning, in a domain of their own."""
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
-    player, listener = (rclpy.create_node(n, context=context) for n in ('player', 'listener'))
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(listener)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    yield player, listener
-    executor.shutdown()
-    thread.join()
-    player.destroy_node()
-    listener.destroy_node()
-    rclpy.shutdown(context=context)
+    with domain_id() as domain:
+        rclpy.init(context=context, domain_id=domain)
+        player, listener = (rclpy.create_node(n, context=context) for n in ('player', 'listener'))
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(listener)
+        thread = threading.Thread(target=executor.spin)
+        thread.start()
+        yield player, listener
+        executor.shutdown()
+        thread.join()
+        player.destroy_node()
+        listener.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_messages_arrive_byte_by_byte_and_in_order_under_a_rising_clock(bag, nodes):
@@ -171,3 +173,32 @@ def test_missing_subscribers_are_named(bag, nodes):
 def test_a_message_type_that_is_not_installed_is_named():
     with pytest.raises(InputError, match='install nowhere_msgs'):
         message_class('nowhere_msgs/msg/Image')
+
+
+def test_the_bag_stands_still_while_progress_takes_its_time(bag, nodes):
+    player_node, listener = nodes
+    clock, asked = [], []
+    done = threading.Event()
+
+    def keep(message):
+        clock.append(message.clock.sec * 1_000_000_000 + message.clock.nanosec)
+        if clock[-1] == START_NS + (COUNT - 1) * STEP_NS:
+            done.set()
+
+    def hold(at_s, all_s):
+        asked.append(at_s)
+        if len(asked) == 11:
+            time.sleep(1.0)
+
+    listener.create_subscription(Clock, '/clock', keep, 1000)
+    player = Player(player_node, bag, ['/headers'])
+    player.wait_for_subscribers([], 20.0)
+    player.play(1.0, hold)
+    assert done.wait(20.0)
+    # It goes on where it stood: the clock still ticks between the messages after the hold.
+    held_at = clock.index(START_NS + 9 * STEP_NS)
+    messages = {START_NS + index * STEP_NS for index in range(COUNT)}
+    between = [now for now in clock[held_at:] if now not in messages]
+    assert clock == sorted(clock)
+    assert between
+    assert min(between) > START_NS + 9 * STEP_NS

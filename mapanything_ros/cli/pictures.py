@@ -81,7 +81,9 @@ def draw_top(path: Path, world: ColouredMap, title: str) -> None:
         round((high[0] - low[0]) * focal), round((high[1] - low[1]) * focal), orthographic=True)
     image = splat(shown.points, shown.rgb, shown.voxel_m, view)
 
-    figure = Figure(figsize=(10, 10 * view.height / view.width + 0.8), layout='constrained')
+    inch = 10 / max(view.width, view.height)
+    figure = Figure(
+        figsize=(view.width * inch + 0.8, view.height * inch + 0.8), layout='constrained')
     axes = figure.add_subplot(facecolor=BACKGROUND)
     axes.grid(color='white', linewidth=1)
     axes.set_axisbelow(True)
@@ -109,17 +111,19 @@ def draw_view(path: Path, world: ColouredMap, title: str) -> None:
     back = np.array([
         -np.cos(azimuth + 0.5) * np.cos(elevation), -np.sin(azimuth + 0.5) * np.cos(elevation),
         np.sin(elevation)])
-    width, height = 1500, 1050
-    view = View(look_from(middle + 1.5 * size * back, middle, UP), 1.45 * width, width, height)
+    view = _fitted(
+        look_from(middle + 1.5 * size * back, middle, UP),
+        np.concatenate([shown.points, world.cameras[:, :3, 3]]), 1500)
     facing = _facing(shown, view)
     image = splat(shown.points[facing], shown.rgb[facing], shown.voxel_m, view)
 
-    figure = Figure(figsize=(12, 12 * height / width + 0.4), layout='constrained')
+    figure = Figure(figsize=(12, 12 * view.height / view.width + 0.4), layout='constrained')
     axes = figure.add_subplot(facecolor=BACKGROUND)
     _draw_floor(axes, view, low, high)
     axes.imshow(image, zorder=2)
     _draw_path(axes, view.project(world.cameras[:, :3, 3])[0])
-    axes.set(title=title, xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    axes.set(title=title, xticks=[], yticks=[], xlim=(0, view.width),
+             ylim=(view.height, 0))
     axes.legend(loc='upper right')
     _save(figure, path)
 
@@ -171,6 +175,15 @@ def _extent(points: Array) -> tuple[Array, Array]:
     return np.percentile(points, 0.3, axis=0), np.percentile(points, 99.7, axis=0)
 
 
+def _fitted(camera_from_map: Array, points: Array, width: int) -> View:
+    """Return a view of this width that shows the points, but for strays, and a rim."""
+    pixels, _ = View(camera_from_map, 1.0, 1, 1).project(points)
+    low, high = np.percentile(pixels, 0.2, axis=0), np.percentile(pixels, 99.8, axis=0)
+    reach = 1.12 * np.maximum(np.abs(low), np.abs(high))
+    focal = width / (2 * reach[0])
+    return View(camera_from_map, focal, width, round(2 * reach[1] * focal))
+
+
 def _facing(world: ColouredMap, view: View) -> NDArray[np.bool_]:
     """Say which points show the viewer the side that a camera saw: near walls open up."""
     tree = cKDTree(world.points)
@@ -206,8 +219,9 @@ def _draw_floor(axes: Axes, view: View, low: Array, high: Array) -> None:
             pixels, _ = view.project(line)
             axes.plot(*pixels.T, color='#cfcfca', linewidth=1, zorder=1)
             lower = pixels[np.argmax(pixels[:, 1])]
-            axes.text(*lower, f'{"xy"[axis]} {value:g} m', color='#808080', fontsize=8, zorder=1,
-                      ha='center', va='top', clip_on=True)
+            axes.text(
+                lower[0], lower[1], f'{"xy"[axis]} = {value:g} m', color='#808080', fontsize=8,
+                zorder=1, ha='center', va='top', clip_on=True)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -84,8 +84,9 @@ def splat(
     colour = np.where(hit[..., None], rgb[index] * _shade(depth, hit)[..., None], 0)
     rgba = np.concatenate([colour, 255.0 * hit[..., None]], axis=-1)
     small = cv2.resize(rgba, (view.width, view.height), interpolation=cv2.INTER_AREA)
-    small[..., :3] *= 255 / np.maximum(small[..., 3:], 1)  # undo the averaging with emptiness
-    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    # Colours were averaged with emptiness at the rim; there, they are brought back.
+    colours = small[..., :3] * (255 / np.maximum(small[..., 3:], 1))
+    return np.clip(np.rint(np.dstack([colours, small[..., 3]])), 0, 255).astype(np.uint8)
 
 
 def _nearest(points: Array, size_m: float, view: View) -> NDArray[np.int64]:
@@ -94,8 +95,8 @@ def _nearest(points: Array, size_m: float, view: View) -> NDArray[np.int64]:
     index = np.flatnonzero(depth > near)
     pixels, depth = np.rint(pixels[index]).astype(np.int64), depth[index]
     scale = view.focal_px / (np.ones_like(depth) if view.orthographic else depth)
-    # Half the diagonal of a voxel, so that a slanted surface has no holes.
-    radius = np.clip(np.ceil(size_m * scale * 0.6), 1, MAX_RADIUS_PX).astype(int)
+    # Half the diagonal of a voxel's side, so that a wall that faces the viewer has no holes.
+    radius = np.clip(np.ceil(size_m * scale * 0.71), 1, MAX_RADIUS_PX).astype(int)
     key = np.rint(depth * 1e5).astype(np.int64) << 32 | index
     buffer = np.full(view.width * view.height, _EMPTY)
     for size in np.unique(radius):
