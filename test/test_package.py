@@ -32,6 +32,7 @@ KEYS = {
     'open3d': 'python3-open3d-pip',
     'rosbags': 'python3-rosbags-pip',
     'scipy': 'python3-scipy',
+    'tf2_ros': 'tf2_ros_py',
     'yaml': 'python3-yaml',
 }
 # These have no key that fits and come from requirements.txt.
