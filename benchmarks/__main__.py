@@ -1,0 +1,34 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Run every benchmark: a table on the terminal, the figures in out/bench."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import front_end
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
+    parser.add_argument('--output', type=Path, default=Path('out/bench'))
+    parser.add_argument(
+        '--images', type=int, default=10_000, help='images of the memory run (default: 10000)')
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    front_end.run(arguments.output / 'front_end.json', arguments.images)
+
+
+if __name__ == '__main__':
+    main()
