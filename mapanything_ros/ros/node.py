@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+import signal
 import sys
 import time
 import traceback
@@ -32,6 +33,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -306,7 +308,9 @@ class MapAnythingNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop; return 1 where it cannot start."""
-    rclpy.init(args=args)
+    # rclpy's own handlers would take the context away from the window in flight.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         node = MapAnythingNode()
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
@@ -318,7 +322,9 @@ def main(args: list[str] | None = None) -> int:
     try:
         if node.autostart and not _started(node):
             return 1
-        executor.spin()
+        while rclpy.ok():
+            # Python sees a signal only between two waits.
+            executor.spin_once(timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
