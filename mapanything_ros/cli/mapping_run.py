@@ -90,7 +90,7 @@ def map_bag(
         player = Player(node, bag, [*inputs, *transforms])
         player.wait_for_subscribers(inputs, START_TIMEOUT_S)
         start_s = time.monotonic()
-        pace = _Pace(recorder, process.check, say, window)
+        pace = Pace(recorder, process.check, say, window)
         counts = player.play(rate, pace)
         say('played; finishing the last window')
         recorder.trigger('reconstruct', WINDOW_TIMEOUT_S)
@@ -133,7 +133,7 @@ def _spinning_node() -> Iterator[Node]:
         rclpy.try_shutdown()
 
 
-class _Pace:
+class Pace:
     """
     Says how far the bag is, and holds it while the node has its hands full.
 
