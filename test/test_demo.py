@@ -131,11 +131,11 @@ def test_two_demos_do_not_share_a_domain(monkeypatch):
 
 
 def test_the_death_of_a_process_is_told_with_the_end_of_its_log(tmp_path):
-    with NodeProcess('json.tool', ['no such file'], tmp_path / 'node.log') as process:
-        with pytest.raises(DemoError, match='No such file'):
-            for _ in range(600):
-                process.check()
-                time.sleep(0.1)
+    process = NodeProcess('json.tool', ['no such file'], tmp_path / 'node.log')
+    with process, pytest.raises(DemoError, match='No such file'):
+        for _ in range(600):
+            process.check()
+            time.sleep(0.1)
 
 
 def test_stamps_in_a_trajectory_stay_exact(tmp_path):
