@@ -38,6 +38,13 @@ COLOR_BYTES = {
 }
 DEPTH_BYTES = {'16UC1': 2, 'mono16': 2, '32FC1': 4}
 
+# How many coefficients the distortion models have, and none for no distortion. Many drivers call
+# the longer models of OpenCV plumb_bob.
+D_LENGTHS = {
+    'plumb_bob': (0, 4, 5, 8, 12, 14), 'rational_polynomial': (0, 8, 12, 14),
+    '': (0, 4, 5, 8, 12, 14), 'equidistant': (0, 4), 'fisheye': (0, 4),
+}
+
 # The selector's pictures are about this wide: enough for blur and flow, and cheap.
 GRAY_WIDTH = 320
 
@@ -98,6 +105,11 @@ def camera_from_info(message: CameraInfo, rectified: bool) -> Camera:
     if rectified:
         k = p[:, :3] if p[0, 0] > 0 else np.array(message.k, float).reshape(3, 3)
         return Camera(message.width, message.height, k, np.zeros(0), p)
+    expected = D_LENGTHS.get(message.distortion_model, ())
+    if expected and len(message.d) not in expected:
+        raise InputError(
+            f'camera_info has {len(message.d)} distortion coefficients (D), but '
+            f'{message.distortion_model} has {", ".join(str(n) for n in expected)}')
     return Camera(
         message.width, message.height, np.array(message.k, float).reshape(3, 3),
         np.array(message.d, float), p, message.distortion_model)

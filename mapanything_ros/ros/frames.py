@@ -156,9 +156,11 @@ class FrameAssembler:
         source = _Source(image.message, camera, depth, self._reporter)
 
         def keyframe(keyframe_id: int) -> Keyframe:
+            rgb = source.rgb()
             return Keyframe(
-                id=keyframe_id, stamp_ns=image.stamp_ns, frame_id=frame_id, rgb=source.rgb(),
-                intrinsics=camera.rectified_k if camera else None, depth_m=source.depth_m(),
+                id=keyframe_id, stamp_ns=image.stamp_ns, frame_id=frame_id, rgb=rgb,
+                intrinsics=camera.rectified_k if camera else None,
+                depth_m=source.depth_m(rgb.shape[:2]),
                 odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
 
         return Frame(image.stamp_ns, source.gray, keyframe, odom_from_camera)
@@ -219,12 +221,16 @@ class _Source:
             picture = rgb_from_compressed(self._message)
         return self._camera.rectify(picture) if self._camera else picture
 
-    def depth_m(self) -> NDArray[np.float32] | None:
-        """Return the rectified depth; None, and a report, where not one pixel can be used."""
+    def depth_m(self, size: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """Return the rectified depth; None, and a report, where it cannot be used."""
         if self._depth is None:
             return None
         try:
             depth_m = depth_from_image(self._depth)
+            if depth_m.shape != size:
+                raise InputError(
+                    f'it is {depth_m.shape[1]}x{depth_m.shape[0]}, but the image is '
+                    f'{size[1]}x{size[0]}')
             if self._camera:
                 depth_m = self._camera.rectify_depth(depth_m)
         except InputError as error:
