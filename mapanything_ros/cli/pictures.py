@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -35,6 +36,7 @@ from mapanything_ros.core.errors import InputError
 BACKGROUND = '#f4f4f2'
 PATH_COLOUR = '#ff2d55'
 UP = np.array([0.0, 0.0, 1.0])
+NEIGHBOURS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,19 @@ class ColouredMap:
         if not len(self.points) or not len(self.cameras):
             raise InputError('there is no map to draw')
 
+    @cached_property
+    def normals(self) -> Array:
+        """Return the (N,3) unit normals of the surface, towards the nearest camera."""
+        _, near = cKDTree(self.points).query(
+            self.points, k=min(NEIGHBOURS, len(self.points)), workers=-1)
+        patches = self.points[near.reshape(len(self.points), -1)]
+        patches = patches - patches.mean(axis=1, keepdims=True)
+        _, directions = np.linalg.eigh(patches.transpose(0, 2, 1) @ patches)
+        normals = directions[:, :, 0]
+        centres = self.cameras[:, :3, 3]
+        to_camera = centres[cKDTree(centres).query(self.points)[1]] - self.points
+        return normals * np.sign((normals * to_camera).sum(axis=1, keepdims=True))
+
 
 @dataclass(frozen=True, eq=False)
 class KeyframePicture:
@@ -67,9 +82,8 @@ class KeyframePicture:
 
 
 def draw_top(path: Path, world: ColouredMap, title: str) -> None:
-    """Write the map from above, to scale, without what hangs over the cameras."""
-    shown = _without_ceiling(world)
-    low, high = _extent(np.concatenate([shown.points, world.cameras[:, :3, 3]]))
+    """Write the map from above, to scale, without what faces down: the ceiling."""
+    low, high = _extent(world)
     margin = 0.05 * max(high[0] - low[0], high[1] - low[1]) + 0.1
     low, high = low - margin, high + margin
     focal = 1400 / max(high[0] - low[0], high[1] - low[1])
@@ -79,7 +93,8 @@ def draw_top(path: Path, world: ColouredMap, title: str) -> None:
     view = View(
         look_from(eye, eye - UP, np.array([0.0, 1, 0])), focal,
         round((high[0] - low[0]) * focal), round((high[1] - low[1]) * focal), orthographic=True)
-    image = splat(shown.points, shown.rgb, shown.voxel_m, view)
+    seen = _seen(world, view)
+    image = splat(world.points[seen], world.rgb[seen], world.voxel_m, view)
 
     inch = 10 / max(view.width, view.height)
     figure = Figure(
@@ -101,8 +116,7 @@ def draw_top(path: Path, world: ColouredMap, title: str) -> None:
 
 def draw_view(path: Path, world: ColouredMap, title: str) -> None:
     """Write the map at an angle, opened towards the viewer, with a floor grid of 1 m."""
-    shown = _without_ceiling(world)
-    low, high = _extent(shown.points)
+    low, high = _extent(world)
     middle, size = (low + high) / 2, float(np.linalg.norm(high - low))
     # From behind the cameras: what they saw faces this way.
     ahead = world.cameras[:, :2, 2].mean(axis=0)
@@ -111,11 +125,9 @@ def draw_view(path: Path, world: ColouredMap, title: str) -> None:
     back = np.array([
         -np.cos(azimuth + 0.5) * np.cos(elevation), -np.sin(azimuth + 0.5) * np.cos(elevation),
         np.sin(elevation)])
-    view = _fitted(
-        look_from(middle + 1.5 * size * back, middle, UP),
-        np.concatenate([shown.points, world.cameras[:, :3, 3]]), 1500)
-    facing = _facing(shown, view)
-    image = splat(shown.points[facing], shown.rgb[facing], shown.voxel_m, view)
+    view = _fitted(look_from(middle + 1.5 * size * back, middle, UP), world, 1500)
+    seen = _seen(world, view)
+    image = splat(world.points[seen], world.rgb[seen], world.voxel_m, view)
 
     figure = Figure(figsize=(12, 12 * view.height / view.width + 0.4), layout='constrained')
     axes = figure.add_subplot(facecolor=BACKGROUND)
@@ -161,44 +173,34 @@ def draw_keyframes(path: Path, keyframes: Sequence[KeyframePicture], title: str)
     _save(figure, path)
 
 
-def _without_ceiling(world: ColouredMap) -> ColouredMap:
-    """Leave out what lies higher than people hold cameras in this map."""
-    top = float(np.percentile(world.cameras[:, 2, 3], 95)) + 0.3
-    below = world.points[:, 2] < top
-    if not below.any():
-        return world
-    return ColouredMap(world.points[below], world.rgb[below], world.voxel_m, world.cameras)
+def _extent(world: ColouredMap) -> tuple[Array, Array]:
+    """Return the corners of the box that holds the cameras and all but stray points."""
+    return _bounds(world.points, world.cameras[:, :3, 3])
 
 
-def _extent(points: Array) -> tuple[Array, Array]:
-    """Return the corners of the box that holds all but stray points."""
-    return np.percentile(points, 0.3, axis=0), np.percentile(points, 99.7, axis=0)
+def _bounds(many: Array, all_of: Array) -> tuple[Array, Array]:
+    low, high = np.percentile(many, 0.3, axis=0), np.percentile(many, 99.7, axis=0)
+    return np.minimum(low, all_of.min(axis=0)), np.maximum(high, all_of.max(axis=0))
 
 
-def _fitted(camera_from_map: Array, points: Array, width: int) -> View:
-    """Return a view of this width that shows the points, but for strays, and a rim."""
-    pixels, _ = View(camera_from_map, 1.0, 1, 1).project(points)
-    low, high = np.percentile(pixels, 0.2, axis=0), np.percentile(pixels, 99.8, axis=0)
+def _fitted(camera_from_map: Array, world: ColouredMap, width: int) -> View:
+    """Return a view of this width that shows the cameras, the points but for strays, and a rim."""
+    unit = View(camera_from_map, 1.0, 1, 1)
+    low, high = _bounds(
+        unit.project(world.points)[0], unit.project(world.cameras[:, :3, 3])[0])
     reach = 1.12 * np.maximum(np.abs(low), np.abs(high))
     focal = width / (2 * reach[0])
     return View(camera_from_map, focal, width, round(2 * reach[1] * focal))
 
 
-def _facing(world: ColouredMap, view: View) -> NDArray[np.bool_]:
-    """Say which points show the viewer the side that a camera saw: near walls open up."""
-    tree = cKDTree(world.points)
-    _, near = tree.query(world.points, k=min(16, len(world.points)), workers=-1)
-    patches = world.points[near.reshape(len(world.points), -1)]
-    patches = patches - patches.mean(axis=1, keepdims=True)
-    _, directions = np.linalg.eigh(patches.transpose(0, 2, 1) @ patches)
-    normals = directions[:, :, 0]
-    centres = world.cameras[:, :3, 3]
-    _, closest = cKDTree(centres).query(world.points)
-    to_camera = centres[closest] - world.points
-    normals *= np.sign((normals * to_camera).sum(axis=1, keepdims=True))
-    eye = -view.camera_from_map[:3, :3].T @ view.camera_from_map[:3, 3]
-    to_eye = eye - world.points
-    return (normals * to_eye).sum(axis=1) > -0.15 * np.linalg.norm(to_eye, axis=1)
+def _seen(world: ColouredMap, view: View) -> NDArray[np.bool_]:
+    """Say which points turn towards the viewer the side that a camera saw."""
+    if view.orthographic:
+        to_eye = -view.camera_from_map[2, :3][None]
+    else:
+        eye = -view.camera_from_map[:3, :3].T @ view.camera_from_map[:3, 3]
+        to_eye = eye - world.points
+    return (world.normals * to_eye).sum(axis=1) > -0.15 * np.linalg.norm(to_eye, axis=1)
 
 
 def _draw_path(axes: Axes, points: Array) -> None:
