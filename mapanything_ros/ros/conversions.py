@@ -31,6 +31,8 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.voxel_map import PointCloud
 
+JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
+
 # Bytes per pixel of the encodings that are understood (sensor_msgs/image_encodings.hpp).
 COLOR_BYTES = {
     'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3,
@@ -179,6 +181,9 @@ def _to_cv2(message: Image, encoding: str = 'passthrough') -> Picture:
 
 def _decode(message: CompressedImage, flags: int) -> Picture:
     data = np.frombuffer(message.data, np.uint8)
+    # OpenCV 4.6 and its like make up the rest of a picture that is cut off. Some cameras pad with zeros.
+    if data[:2].tobytes() == JPEG_START and JPEG_END not in data.tobytes().rstrip(b'\0')[-1024:]:
+        raise InputError(f'the JPEG ({len(data)} bytes) is cut off: the driver or network is slow')
     try:
         picture = cv2.imdecode(data, flags) if len(data) else None
     except cv2.error:
