@@ -17,12 +17,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from helpers import (
     BASE_FROM_CAMERA,
@@ -53,7 +54,7 @@ from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.ros.node import MapAnythingNode
 
-DEADLINE_S = 30.0
+DEADLINE_S = 8.0
 CAMERA_FROM_BASE = np.linalg.inv(BASE_FROM_CAMERA)
 STEP_NS = 100_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -96,14 +97,15 @@ class Robot:
         self.heard: dict[str, list[Any]] = defaultdict(list)
         self.next_ns = time.time_ns() - 60 * 10**9 + 123_456_789
         self.index = 0
+        self.encode: Callable[[Seen], Image | CompressedImage] = lambda seen: image(
+            seen.rgb, 'rgb8', seen.stamp_ns)
         self._advertise()
         if activate:
             self.node.trigger_configure()
             self.node.trigger_activate()
         self._thread = Thread(target=self._spin)
         self._thread.start()
-        if activate:
-            self.wait_for_connections()
+        self.wait_for_connections(activate)
 
     def _advertise(self) -> None:
         create = self.peer.create_publisher
@@ -157,21 +159,20 @@ class Robot:
             self._peer_executor.spin_once(timeout_sec=0.02)
         return value
 
-    def wait_for_connections(self) -> None:
+    def wait_for_connections(self, activate: bool = True) -> None:
         """Wait until both sides know each other, since inputs are sent once, best effort."""
-        is_raw = self.parameters.get('image_transport', 'raw') == 'raw'
-        publishers = [self.images if is_raw else self.compressed, self.tf]
-        if self.parameters.get('use_camera_info', True):
-            publishers.append(self.infos)
-        if self.parameters.get('use_depth', False):
-            publishers.append(self.depths)
-        self.wait_for(lambda: all(p.get_subscription_count() for p in publishers), 'the node')
-        self.wait_for(lambda: all(
-            s.get_publisher_count() for s in self.node.subscriptions
-            if s.topic_name.strip('/') in ('image', 'image/compressed', 'camera_info', 'depth')))
-        self.wait_for(lambda: all(
-            s.get_publisher_count() for s in self.peer.subscriptions
-            if s.topic_name.startswith('/mapanything/')), 'outputs')
+        if self.parameters.get('use_sim_time'):
+            self.wait_for(self.clock.get_subscription_count, 'the node')
+        if not activate:
+            return
+        inputs = {publisher.topic_name: publisher for publisher in (
+            self.images, self.compressed, self.infos, self.depths, self.tf, self.tf_static)}
+        outputs = [s for s in self.peer.subscriptions if s.topic_name.startswith('/mapanything/')]
+        for heard in [s for s in self.node.subscriptions if s.topic_name in inputs]:
+            self.wait_for(inputs[heard.topic_name].get_subscription_count, heard.topic_name)
+            self.wait_for(heard.get_publisher_count, heard.topic_name)
+        for heard in outputs:
+            self.wait_for(heard.get_publisher_count, heard.topic_name)
 
     def call(self, kind: type, name: str, request: Any = None) -> Any:
         """Call a service of the node and return its answer."""
@@ -204,13 +205,19 @@ class Robot:
         values = {item.key: item.value for item in status.values}
         return {**values, 'level': status.level, 'message': status.message}
 
-    def wait_for_warning(self, kind: str, *words: str, count: int = 1) -> None:
-        """Wait until the diagnostics count a warning, and check what it says."""
-        status = self.wait_for(
-            lambda: int(self.status().get(f'warnings_{kind}', 0)) >= count and self.status(),
-            f'a warning {kind}')
+    def warnings(self, kind: str) -> int:
+        return int(self.status().get(f'warnings_{kind}', 0))
+
+    @contextmanager
+    def warned(self, kind: str, *words: str) -> Iterator[None]:
+        """Check that the diagnostics warn, in a sentence with these words, of what is done."""
+        before = self.warnings(kind)
+        yield
+        self.wait_for(lambda: self.warnings(kind) > before, f'a warning {kind}')
+        status = self.status()
+        assert status['level'] == DiagnosticStatus.WARN
         for word in words:
-            assert word in status['last_problem'], status['last_problem']
+            assert word in status['message'], status['message']
 
     # Inputs
 
@@ -224,6 +231,15 @@ class Robot:
         """Say where odometry believes the robot to be."""
         self.tf.publish(TFMessage(
             transforms=[transform(odom_from_base, header(stamp_ns, 'odom'), 'base')]))
+
+    def move_to(self, seen: Seen, odom_from_world: np.ndarray = ODOM_FROM_WORLD) -> None:
+        """Say that odometry has the robot where it looked from."""
+        self.move(seen.stamp_ns, odom_from_world @ seen.world_from_camera @ CAMERA_FROM_BASE)
+
+    def tick(self, now_ns: int) -> None:
+        """Set /clock, and wait until the node has heard it."""
+        self.clock.publish(Clock(clock=header(now_ns).stamp))
+        self.wait_for(lambda: self.node.get_clock().now().nanoseconds == now_ns, '/clock')
 
     def next_stamp(self) -> int:
         self.next_ns += STEP_NS
@@ -244,14 +260,14 @@ class Robot:
         self.send(seen, odom_from_world=odom_from_world)
         return seen
 
-    def explore(self, count: int) -> list[Seen]:
-        """See and send, each time when the node has taken in and mapped what came before."""
-        all_seen = []
+    def explore(self, count: int, anew: bool = False) -> list[Seen]:
+        """See and send, each time when the node has mapped what came before (and it can)."""
+        all_seen: list[Seen] = []
         for _ in range(count):
             known = self.keyframes_taken()
             all_seen.append(self.see())
             self.wait_for(lambda known=known: self.keyframes_taken() > known, 'a keyframe')
-            if len(all_seen) > 1:
+            if all_seen[1:] or known and not anew:
                 self.keyframe(all_seen[-1].stamp_ns)
         return all_seen
 
@@ -263,13 +279,15 @@ class Robot:
         self, seen: Seen, message: Image | CompressedImage | None = None,
         depth: Image | None = None, odom_from_world: np.ndarray = ODOM_FROM_WORLD,
     ) -> None:
-        """Send odometry and depth, where they are used, and the image."""
+        """Send clock, odometry and depth, where they are used, and the image."""
+        if self.parameters.get('use_sim_time'):
+            self.tick(seen.stamp_ns)
         if self.parameters.get('tf.odom_frame'):
-            self.move(seen.stamp_ns, odom_from_world @ seen.world_from_camera @ CAMERA_FROM_BASE)
+            self.move_to(seen, odom_from_world)
         if self.parameters.get('use_depth'):
             self.depths.publish(depth or image(seen.depth_m, '32FC1', seen.stamp_ns))
         if message is None:
-            message = image(seen.rgb, 'rgb8', seen.stamp_ns)
+            message = self.encode(seen)
         (self.images if isinstance(message, Image) else self.compressed).publish(message)
 
     def calibrate(self, message: CameraInfo | None = None) -> None:
