@@ -69,8 +69,8 @@ def topics_of(folder):
 
 def run(folder, **changes):
     values = {
-        'bag': folder, 'topics': topics_of(folder), 'odom_frame': 'odom', 'odometry_used': True,
-        'rectified': False, 'metric': True, **changes}
+        'bag': folder, 'source': 'test', 'topics': topics_of(folder), 'odom_frame': 'odom',
+        'odometry_used': True, 'rectified': False, 'metric': True, **changes}
     return Run(**values)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 
+from mapanything_ros.cli.demo import main
 from mapanything_ros.cli.mapping_run import Pace, read_tum
 from mapanything_ros.cli.node_process import (
     DemoError,
@@ -112,6 +113,13 @@ def test_a_folder_that_is_no_bag_is_refused_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith('demo: ')
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('given', ['colmap.planes', 'pose_source=tf'])
+def test_parameters_that_make_no_sense_are_refused(given, capsys):
+    with pytest.raises(SystemExit):
+        main(['--set', given])
+    assert f'--set {given.split("=")[0]}' in capsys.readouterr().err
 
 
 def test_parameters_become_yaml_that_ros_reads_as_meant():

@@ -57,9 +57,15 @@ Number = float | None
 
 @dataclass(frozen=True)
 class Run:
-    """How the node was run; ``odom_frame`` names the bag's odometry, trusted or not."""
+    """
+    How the node was run.
+
+    ``source`` says what kind of bag it was; ``odom_frame`` names its odometry, trusted or not;
+    ``metric`` says whether the map's lengths are metres.
+    """
 
     bag: Path
+    source: str
     topics: Topics
     odom_frame: str
     odometry_used: bool

@@ -46,6 +46,9 @@ from mapanything_ros.core.errors import MapAnythingRosError
 RESULTS = (
     'map.ply', 'trajectory.tum', 'summary.json', 'map_top.png', 'map_view.png', 'keyframes.png',
     'node.log')
+OWN_PARAMETERS = (
+    'use_sim_time', 'image_transport', 'use_depth', 'pose_source', 'tf.odom_frame',
+    'tf.base_frame', 'output.directory')
 STRIP = 6
 
 
@@ -85,8 +88,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.rate > 0:
         parser.error('--rate must be above 0')
-    if any('=' not in item for item in options.extra):
-        parser.error('--set needs NAME=VALUE')
+    for item in options.extra:
+        name, equals, _ = item.partition('=')
+        if not equals:
+            parser.error(f'--set {item}: it needs NAME=VALUE')
+        if name in OWN_PARAMETERS:
+            parser.error(f'--set {name}: the demo sets it from its other options')
     return options
 
 
@@ -165,11 +172,11 @@ def _report(
     points, trajectory = np.asarray(cloud.points), recorded.trajectory
     if not len(points):
         raise DemoError(f'the map has no points; see {options.output / "node.log"}')
+    metric = recorded.diagnostics.get('scale_source') != 'none'
     run = Run(
-        bag=bag, topics=topics, odom_frame=options.odom_frame,
-        odometry_used=not options.no_odometry,
-        rectified=str(parameters.get('rectified', False)).lower() == 'true',
-        metric=recorded.diagnostics.get('scale_source') != 'none')
+        bag=bag, source='recorded bag' if options.bag else 'rendered sample', topics=topics,
+        odom_frame=options.odom_frame, odometry_used=not options.no_odometry,
+        rectified=str(parameters.get('rectified', False)).lower() == 'true', metric=metric)
     summary = summarize(
         Assessment(run, recorded.keyframes, trajectory, points), recorded.diagnostics,
         seconds=recorded.seconds, waited_s=recorded.waited_s, rate=options.rate,
@@ -177,15 +184,16 @@ def _report(
     (options.output / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
 
     voxel_m = float(str(parameters.get('map.voxel_m', MapConfig().voxel_m)))
+    unit = 'm' if metric else 'map units'
     world = ColouredMap(
         points, np.rint(np.asarray(cloud.colors) * 255).astype(np.uint8), voxel_m,
-        trajectory.poses)
+        trajectory.poses, unit)
     label = f'{bag.name}: {len(points)} points, backend {summary["backend"]}'
     draw_top(options.output / 'map_top.png', world, f'{label}, from above')
     draw_view(options.output / 'map_view.png', world, f'{label}, opened towards the viewer')
     draw_keyframes(
         options.output / 'keyframes.png', _strip(recorded.keyframes),
-        f'{bag.name}: keyframes as published')
+        f'{bag.name}: keyframes as published', unit)
     print(f'\n{table(summary)}\n')
     for name in RESULTS:
         print(f'  {options.output / name}')

@@ -42,16 +42,17 @@ NEIGHBOURS = 16
 @dataclass(frozen=True, eq=False)
 class ColouredMap:
     """
-    A map to draw: ``points`` (N,3) metres, z up, and ``rgb`` (N,3) uint8.
+    A map to draw: ``points`` (N,3), z up, and ``rgb`` (N,3) uint8.
 
     ``voxel_m`` is the distance between neighbours; ``cameras`` (K,4,4) are the keyframes'
-    ``map_from_camera``, optical axes, in the order of time.
+    ``map_from_camera``, optical axes, in the order of time. ``unit`` is what lengths are in.
     """
 
     points: Array
     rgb: NDArray[np.uint8]
     voxel_m: float
     cameras: Array
+    unit: str = 'm'
 
     def __post_init__(self) -> None:
         if not len(self.points) or not len(self.cameras):
@@ -109,13 +110,13 @@ def draw_top(path: Path, world: ColouredMap, title: str) -> None:
     axes.quiver(
         *world.cameras[::every, :2, 3].T, *forward[::every].T, color=PATH_COLOUR, zorder=4,
         scale=1 / 0.25, scale_units='xy', angles='xy', width=0.003)
-    axes.set(title=title, xlabel='x (m)', ylabel='y (m)')
+    axes.set(title=title, xlabel=f'x ({world.unit})', ylabel=f'y ({world.unit})')
     axes.legend(loc='upper right')
     _save(figure, path)
 
 
 def draw_view(path: Path, world: ColouredMap, title: str) -> None:
-    """Write the map at an angle, opened towards the viewer, with a floor grid of 1 m."""
+    """Write the map at an angle, opened towards the viewer, on a grid of whole numbers."""
     low, high = _extent(world)
     middle, size = (low + high) / 2, float(np.linalg.norm(high - low))
     # From behind the cameras: what they saw faces this way.
@@ -131,7 +132,7 @@ def draw_view(path: Path, world: ColouredMap, title: str) -> None:
 
     figure = Figure(figsize=(12, 12 * view.height / view.width + 0.4), layout='constrained')
     axes = figure.add_subplot(facecolor=BACKGROUND)
-    _draw_floor(axes, view, low, high)
+    _draw_floor(axes, view, low, high, world.unit)
     axes.imshow(image, zorder=2)
     _draw_path(axes, view.project(world.cameras[:, :3, 3])[0])
     axes.set(title=title, xticks=[], yticks=[], xlim=(0, view.width),
@@ -140,7 +141,9 @@ def draw_view(path: Path, world: ColouredMap, title: str) -> None:
     _save(figure, path)
 
 
-def draw_keyframes(path: Path, keyframes: Sequence[KeyframePicture], title: str) -> None:
+def draw_keyframes(
+    path: Path, keyframes: Sequence[KeyframePicture], title: str, unit: str = 'm',
+) -> None:
     """Write a strip: image, depth and confidence of each keyframe; grey is what was not kept."""
     if not keyframes:
         raise InputError('there are no keyframes to draw')
@@ -167,7 +170,7 @@ def draw_keyframes(path: Path, keyframes: Sequence[KeyframePicture], title: str)
         row[0].set_ylabel(name)
         for axes in row:
             axes.set(xticks=[], yticks=[], facecolor='#c8c8c8')
-    figure.colorbar(depth, ax=grid[1], label='depth (m)', pad=0.01)
+    figure.colorbar(depth, ax=grid[1], label=f'depth ({unit})', pad=0.01)
     figure.colorbar(confidence, ax=grid[2], label='confidence', pad=0.01)
     figure.suptitle(title)
     _save(figure, path)
@@ -211,7 +214,7 @@ def _draw_path(axes: Axes, points: Array) -> None:
               markeredgewidth=2, zorder=5, label='start')
 
 
-def _draw_floor(axes: Axes, view: View, low: Array, high: Array) -> None:
+def _draw_floor(axes: Axes, view: View, low: Array, high: Array, unit: str) -> None:
     first, last = np.floor(low), np.ceil(high)
     ends = ((first[0], last[0]), (first[1], last[1]))
     for axis in (0, 1):
@@ -222,8 +225,8 @@ def _draw_floor(axes: Axes, view: View, low: Array, high: Array) -> None:
             axes.plot(*pixels.T, color='#cfcfca', linewidth=1, zorder=1)
             lower = pixels[np.argmax(pixels[:, 1])]
             axes.text(
-                lower[0], lower[1], f'{"xy"[axis]} = {value:g} m', color='#808080', fontsize=8,
-                zorder=1, ha='center', va='top', clip_on=True)
+                lower[0], lower[1], f'{"xy"[axis]} = {value:g} {unit}', color='#808080',
+                fontsize=8, zorder=1, ha='center', va='top', clip_on=True)
 
 
 def _save(figure: Figure, path: Path) -> None:

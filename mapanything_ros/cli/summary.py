@@ -35,6 +35,7 @@ def summarize(
     distances = assessment.map_distances()
     summary: dict[str, Any] = {
         'backend': diagnostics.get('backend'),
+        'source': run.source,
         'bag': str(run.bag),
         'odometry_used': run.odometry_used,
         'depth_used': depth_used,
@@ -84,6 +85,7 @@ def summarize(
     if not run.metric:
         summary['depth_abs_rel_scaled'] = assessment.depth_abs_rel_scaled
     summary['missing'] = dict(assessment.missing)
+    summary['diagnostics'] = dict(diagnostics)
     return summary
 
 
@@ -95,8 +97,9 @@ def table(summary: Mapping[str, Any]) -> str:
          if summary['backend'] == 'colmap' else str(summary['backend'])),
         ('odometry input', _yes(summary['odometry_used'])),
         ('depth input', _yes(summary['depth_used'])),
-        ('scale from', f'{scale["source"]}, factor {_show(scale["value"])}, residual '
-                       f'{_show(scale["residual"])}'),
+        ('scale from', 'nothing: lengths are not metres' if scale['source'] == 'none' else
+         f'{scale["source"]}, factor {_show(scale["value"])}, residual '
+         f'{_show(scale["residual"])}'),
         ('keyframes', f'{summary["keyframes"]} in {_show(summary["windows"])} windows; dropped: '
                       f'{_show(dropped["keyframes"])} keyframes, {_show(dropped["windows"])} '
                       'windows'),
