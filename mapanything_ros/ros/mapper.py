@@ -17,13 +17,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 import time
 import traceback
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.datatypes import Scale
+from mapanything_ros.core.datatypes import Scale, Submap
 from mapanything_ros.core.errors import AlignmentError, ReconstructionError
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 from mapanything_ros.ros.publishers import Publishers
@@ -58,7 +59,11 @@ class Progress:
 
 
 class Mapper:
-    """Takes a window, reconstructs it and publishes what it made."""
+    """
+    Takes a window, reconstructs it and publishes what it made.
+
+    ``work`` runs in the worker's thread, ``reset`` and ``publish_map`` may be called from others.
+    """
 
     def __init__(
         self, config: Config, reconstructor: Reconstructor, publishers: Publishers,
@@ -70,6 +75,10 @@ class Mapper:
         self._tf_output = tf_output
         self._reporter = reporter
         self._logger = logger
+        # Held while publishing, so that nothing of the old map comes after a reset.
+        self._lock = Lock()
+        self._generation = 0
+        self._has_map = False
         self._map_changed = False
         self._map_published_s = float('-inf')
         self._newest_ns = 0
@@ -77,46 +86,55 @@ class Mapper:
 
     def work(self, partial: bool) -> str | None:
         """Process the next window, if there is one; the sentence says what came of it."""
-        window = self._reconstructor.take(partial)
-        if window is None:
+        with self._lock:
+            generation, window = self._generation, self._reconstructor.take(partial)
+        try:
+            if window is not None:
+                return self._process(window, generation)
             if self._map_changed:
                 self.publish_map()
             return None
-        try:
-            return self._process(window)
-        except (ReconstructionError, AlignmentError) as error:
-            kind = 'rejected' if isinstance(error, AlignmentError) else 'failed'
-            self._reporter.warn(
-                f'window_{kind}', f'a window of {len(window.keyframes)} keyframes {kind}: {error}')
+        except ReconstructionError as error:
+            return self._failed('window_failed', f'{_described(window)} failed: {error}')
+        except AlignmentError as error:
+            return self._failed('window_rejected', f'{_described(window)} rejected: {error}')
         except Exception as error:  # whatever it is, the next window may work
             self._logger.error(traceback.format_exc())
-            self._reporter.warn('window_error', f'a window failed: {error!r}')
-        self.progress.windows_failed += 1
-        return self._reporter.latest
+            return self._failed('window_error', f'{_described(window)} failed: {error!r}')
+
+    def reset(self) -> None:
+        """Forget the map and publish that; of a window in flight nothing is published any more."""
+        with self._lock:
+            self._generation += 1
+            self._has_map = False
+            self._reconstructor.reset()
+            self._tf_output.reset()
+            self._publish_map()
 
     def publish_map(self) -> None:
         """Publish the map and the path as they are now."""
+        with self._lock:
+            self._publish_map()
+
+    def _publish_map(self) -> None:
         self._map_changed = False
         self._map_published_s = time.monotonic()
         self._publishers.publish_map(
             self._reconstructor.map_points(), self._reconstructor.trajectory(), self._newest_ns)
 
-    def _process(self, window: Window) -> str:
+    def _failed(self, kind: str, text: str) -> str:
+        self._reporter.warn(kind, text)
+        self.progress.windows_failed += 1
+        return text
+
+    def _process(self, window: Window, generation: int) -> str:
         start_s = time.monotonic()
         submap = self._reconstructor.process(window)
-        if submap is None:
-            return 'the map was reset while the window was reconstructed'
         done_s = time.monotonic()
-        self._newest_ns = window.keyframes[-1].stamp_ns
-        self._tf_output.send_keyframes(submap, window.keyframes)
-        self._publishers.publish_window(submap, window.keyframes)
-        self._map_changed = True
-        if done_s - self._map_published_s >= self._period_s:
-            self.publish_map()
-        if submap.new_segment and self.progress.windows:
-            self._reporter.warn(
-                'new_segment', 'a window shares no keyframe with the map and no odometry ties '
-                'them: the old map is dropped and a new one starts at the last camera pose')
+        with self._lock:
+            if submap is None or generation != self._generation:
+                return 'the map was reset while the window was reconstructed'
+            self._publish(submap, window, done_s)
         self.progress.windows += 1
         self.progress.reconstruct_s = done_s - start_s
         self.progress.publish_s = time.monotonic() - done_s
@@ -125,3 +143,21 @@ class Mapper:
         return (
             f'{len(submap.views)} of {len(window.keyframes)} keyframes reconstructed, '
             f'{len(submap.new_ids)} of them new')
+
+    def _publish(self, submap: Submap, window: Window, now_s: float) -> None:
+        self._newest_ns = window.keyframes[-1].stamp_ns
+        self._tf_output.correct(self._reconstructor.map_from_odom())
+        self._tf_output.send_keyframes(submap, window.keyframes)
+        self._publishers.publish_window(submap, window.keyframes)
+        self._map_changed = True
+        if now_s - self._map_published_s >= self._period_s:
+            self._publish_map()
+        if submap.new_segment and self._has_map:
+            self._reporter.warn(
+                'new_segment', 'a window shares no keyframe with the map and no odometry ties '
+                'them: the old map is dropped and a new one starts at the last camera pose')
+        self._has_map = True
+
+
+def _described(window: Window | None) -> str:
+    return f'a window of {len(window.keyframes)} keyframes' if window else 'publishing the map'

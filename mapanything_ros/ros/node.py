@@ -26,6 +26,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -76,6 +77,10 @@ class MapAnythingNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._worker: Worker | None = None
+        # It answers late, so it must neither keep other callbacks waiting nor go before it answered.
+        self.create_service(
+            Trigger, '~/reconstruct', self._on_reconstruct,
+            callback_group=ReentrantCallbackGroup())
         # What deactivate destroys.
         self._inputs: list[Any] = []
         self._clocks: list[Any] = []
@@ -97,7 +102,8 @@ class MapAnythingNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._config = config
         self._reporter = Reporter(self.get_logger())
-        self._buffer = Buffer(node=self)
+        # Not given the node: the original's time-jump callback raises, and its service stays.
+        self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, self)
         self._reconstructor = Reconstructor(config, backend)
         self._assembler = FrameAssembler(config, self._buffer, self._reporter)
@@ -118,7 +124,6 @@ class MapAnythingNode(LifecycleNode):
             self.create_service(Trigger, '~/reset', self._on_reset),
             self.create_service(Trigger, '~/save', self._on_save),
             self.create_service(SetBool, '~/pause', self._on_pause),
-            self.create_service(Trigger, '~/reconstruct', self._on_reconstruct),
         ]
         self._report_timer = self._every(DIAGNOSTICS_S, self._on_report_timer)
         self._worker = Worker(self._mapper.work)
@@ -144,11 +149,17 @@ class MapAnythingNode(LifecycleNode):
             self._every(1.0 / config.tf.rate_hz, self._on_tf_timer),
         ]
         self._image_s = time.monotonic()
-        return super().on_activate(state)
+        self._tf_output.active = True
+        done = super().on_activate(state)
+        if self._mapper.progress.windows:
+            # What a window that was in flight at deactivation has changed.
+            self._mapper.publish_map()
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe; a window in flight still goes into the map."""
+        """Unsubscribe; a window in flight still goes into the map, but is not published."""
         self._unsubscribe()
+        self._tf_output.active = False
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -174,6 +185,7 @@ class MapAnythingNode(LifecycleNode):
         self.destroy_timer(self._report_timer)
         self._diagnostics.destroy()
         self._outputs.destroy(self)
+        self._tf_output.destroy()
         self._listener.unregister()
 
     # Input
@@ -227,14 +239,13 @@ class MapAnythingNode(LifecycleNode):
                 self._worker.wake()
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._buffer.clear()
         self._assembler.reset()
         self._restart(f'the clock jumped back by {-jump.delta.nanoseconds * 1e-9:.3f} s')
 
     def _restart(self, reason: str) -> None:
         self.get_logger().warning(f'the map starts again: {reason}')
-        self._reconstructor.reset()
-        self._tf_output.reset()
-        self._mapper.publish_map()
+        self._mapper.reset()
 
     # Services
 
@@ -263,8 +274,10 @@ class MapAnythingNode(LifecycleNode):
     async def _on_reconstruct(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
+        if self._worker is None:
+            response.success, response.message = False, 'the node is not configured'
+            return response
         answer = Future()
-        assert self._worker is not None  # the service lives as long as the worker
         windows = self._mapper.progress.windows
         self._worker.request(answer)
         response.message = await answer
@@ -274,8 +287,7 @@ class MapAnythingNode(LifecycleNode):
     # Timers
 
     def _on_tf_timer(self) -> None:
-        self._tf_output.send_map_from_odom(
-            self._reconstructor.map_from_odom(), self.get_clock().now().nanoseconds)
+        self._tf_output.send_map_from_odom(self.get_clock().now().nanoseconds)
 
     def _on_report_timer(self) -> None:
         progress = self._mapper.progress
@@ -310,7 +322,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop; return 1 where it cannot start."""
     # rclpy's own handlers would take the context away from the window in flight.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         node = MapAnythingNode()
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:

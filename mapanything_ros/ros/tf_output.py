@@ -45,20 +45,33 @@ class TfOutput:
         self._tf = config.tf
         self._buffer = buffer
         self._reporter = reporter
+        self._node = node
         self._broadcaster = TransformBroadcaster(node)
+        # Not sent while the node is inactive.
+        self.active = False
+        self._map_from_odom = np.eye(4)
         self._sent_ns = 0
         self._check_s = 0.0
         self._blocked = False
 
+    def destroy(self) -> None:
+        """Give the topic back."""
+        self._node.destroy_publisher(self._broadcaster.pub_tf)
+
     def reset(self) -> None:
-        """Forget what was sent: time was set back."""
+        """Forget what was sent: the map starts again, and perhaps time."""
+        self._map_from_odom = np.eye(4)
         self._sent_ns = 0
 
-    def send_map_from_odom(self, map_from_odom: Array | None, now_ns: int) -> None:
+    def correct(self, map_from_odom: Array | None) -> None:
+        """Take the (4,4) correction of odometry; without odometry there is none."""
+        if map_from_odom is not None:
+            self._map_from_odom = map_from_odom
+
+    def send_map_from_odom(self, now_ns: int) -> None:
         """Send the correction of odometry, valid now; the map starts where odometry does."""
         if self._mode == 'map_to_odom' and now_ns > self._sent_ns:
-            correction = np.eye(4) if map_from_odom is None else map_from_odom
-            self._send(correction, now_ns, self._tf.odom_frame)
+            self._send(self._map_from_odom, now_ns, self._tf.odom_frame)
 
     def send_keyframes(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
         """Send the pose of each new keyframe at its stamp, never one older than the last."""
@@ -75,7 +88,7 @@ class TfOutput:
                 self._send(pose, keyframe.stamp_ns, child)
 
     def _send(self, map_from_child: Array, stamp_ns: int, child: str) -> None:
-        if self._has_other_parent(child):
+        if not self.active or self._has_other_parent(child):
             return
         self._broadcaster.sendTransform(
             to_transform(map_from_child, to_header(stamp_ns, self._tf.map_frame), child))

@@ -83,6 +83,6 @@ class Worker:
         with self._changed:
             requests, self._requests = self._requests, []
         if requests:
-            outcome = 'the node is shutting down' if self._stopping else self._work(True)
+            outcome = 'the node was cleaned up' if self._stopping else self._work(True)
             for answer in requests:
                 answer.set_result(outcome or 'nothing new to reconstruct')
