@@ -79,6 +79,16 @@ def generate_launch_description() -> LaunchDescription:
             description='Take camera poses from the odometry in /tf, or estimate them.',
         ),
         DeclareLaunchArgument(
+            'odom_frame',
+            default_value='odom',
+            description='Frame of the odometry in /tf; empty where the bag has none.',
+        ),
+        DeclareLaunchArgument(
+            'base_frame',
+            default_value='base_link',
+            description='Frame of the robot in /tf; empty where the camera is alone.',
+        ),
+        DeclareLaunchArgument(
             'rviz',
             default_value='true',
             choices=TRUE_OR_FALSE,
@@ -95,6 +105,8 @@ def generate_launch_description() -> LaunchDescription:
                 'backend': 'colmap',
                 'image_transport': LaunchConfiguration('image_transport'),
                 'pose_source': LaunchConfiguration('pose_source'),
+                'tf.odom_frame': LaunchConfiguration('odom_frame'),
+                'tf.base_frame': LaunchConfiguration('base_frame'),
                 'use_depth': LaunchConfiguration('use_depth'),
                 'use_sim_time': True,
             },

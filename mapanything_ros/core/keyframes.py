@@ -161,5 +161,5 @@ def _flow(
         start, end, corners, guess.copy(), winSize=(15, 15), maxLevel=3,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW)
     height, width = end.shape
-    inside = ((found >= 0) & (found < [width, height])).all(axis=2)
+    inside = ((found >= 0) & (found < np.array([width, height]))).all(axis=2)
     return found, inside[:, 0] & (status[:, 0] == 1)
