@@ -161,5 +161,6 @@ def _flow(
         start, end, corners, guess.copy(), winSize=(15, 15), maxLevel=3,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW)
     height, width = end.shape
-    inside = ((found >= 0) & (found < np.array([width, height]))).all(axis=2)
-    return found, inside[:, 0] & (status[:, 0] == 1)
+    x, y = found[:, 0, 0], found[:, 0, 1]
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    return found, inside & (status[:, 0] == 1)
