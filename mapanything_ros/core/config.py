@@ -135,8 +135,10 @@ class ColmapConfig(Checked):
     consistent_views: int = option(
         2, 'Other views that must agree with a depth for it to be kept.', minimum=1, maximum=16)
     consistency: float = option(
-        0.02, 'Relative difference of depth up to which two views agree.', minimum=0.0001,
+        0.03, 'Relative difference of depth up to which two views agree.', minimum=0.0001,
         maximum=0.5)
+    refine_poses: bool = option(
+        True, 'Adjust trusted poses to the images inside a window, near where they were.')
     min_kept: float = option(
         0.15, 'A window that keeps a smaller share of its pixels has failed.', minimum=0.0,
         maximum=1.0)

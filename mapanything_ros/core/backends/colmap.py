@@ -42,6 +42,8 @@ TEXTURE = 3.0 / 255.0
 MIN_TEXTURED = 0.05
 # With less parallax than this, at the working size, depth is noise.
 MIN_PARALLAX_PX = 2.0
+# Fewer points in a view do not tell how near and how far its scene reaches.
+MIN_RANGE_POINTS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,22 +101,17 @@ class ColmapBackend:
         return shrink(keyframe.rgb, keyframe.intrinsics, self._config.width_px)
 
     def _trusted(self, keyframes: Sequence[Keyframe]) -> dict[int, Camera]:
-        poses = [k.odom_from_camera for k in keyframes if k.odom_from_camera is not None]
-        world_from_odom = np.linalg.inv(poses[0])
-        return {
-            keyframe.id: Camera(
-                world_from_odom @ pose, self._config.min_depth_m, self._config.max_depth_m)
-            for keyframe, pose in zip(keyframes, poses, strict=True)
-        }
+        given = {k.id: k.odom_from_camera for k in keyframes if k.odom_from_camera is not None}
+        world_from_odom = np.linalg.inv(given[keyframes[0].id])
+        poses = {number: world_from_odom @ pose for number, pose in given.items()}
+        near, far = self._config.min_depth_m, self._config.max_depth_m
+        if not self._config.refine_poses:
+            return {number: Camera(pose, near, far) for number, pose in poses.items()}
+        refined = self._structure_from_motion.refine(keyframes, poses)
+        return _anchored(refined, near, far)
 
     def _estimated(self, keyframes: Sequence[Keyframe]) -> dict[int, Camera]:
-        sparse = self._structure_from_motion.run(keyframes)
-        # The world is the first *view*: the first keyframe may not be registered.
-        world_from_model = np.linalg.inv(next(iter(sparse.values())).world_from_camera)
-        return {
-            number: Camera(world_from_model @ view.world_from_camera, *_depth_range(view))
-            for number, view in sparse.items()
-        }
+        return _anchored(self._structure_from_motion.estimate(keyframes), 0.0, np.inf)
 
     def _sweep_view(self, picture: Picture, camera: Camera) -> SweepView:
         return SweepView(
@@ -155,10 +152,22 @@ class ColmapBackend:
                 f'scene may move, or lack texture')
 
 
-def _depth_range(view: SparseView) -> tuple[float, float]:
-    """Return the range to sweep: that of the sparse points, without outliers, and a margin."""
+def _anchored(sparse: dict[int, SparseView], near: float, far: float) -> dict[int, Camera]:
+    """Express poses in the frame of the first *view*: the first keyframe may be missing."""
+    world_from_model = np.linalg.inv(next(iter(sparse.values())).world_from_camera)
+    return {
+        number: Camera(world_from_model @ view.world_from_camera, *_depth_range(view, near, far))
+        for number, view in sparse.items()
+    }
+
+
+def _depth_range(view: SparseView, near: float, far: float) -> tuple[float, float]:
+    """Return the depths of the sparse points, without outliers, with a margin, inside bounds."""
+    if len(view.depths) < MIN_RANGE_POINTS:
+        return near, far
     nearest, farthest = np.percentile(view.depths, (2.0, 98.0))
-    return 0.7 * float(nearest), 1.5 * float(farthest)
+    low, high = max(near, 0.6 * float(nearest)), min(far, 1.8 * float(farthest))
+    return (low, high) if low < high else (near, far)
 
 
 def _require_intrinsics(keyframes: Sequence[Keyframe]) -> None:

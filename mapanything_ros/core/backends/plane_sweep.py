@@ -23,7 +23,7 @@ kept (`consistency.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 
 import numpy as np
@@ -71,13 +71,29 @@ class SweptDepth:
     sharpness: torch.Tensor
 
 
-def sweep(
-    view: SweepView, sources: Sequence[SweepView], planes: int
-) -> SweptDepth:
+def sweep(view: SweepView, sources: Sequence[SweepView], planes: int) -> SweptDepth:
     """Find the depth of each pixel of a view from the views in ``sources``."""
     inverse_depths = torch.linspace(
         1.0 / view.far, 1.0 / view.near, planes, device=view.gray.device)
-    return _best_plane(_cost_volume(view, sources, inverse_depths), inverse_depths)
+    volume = _cost_volume(view, sources, inverse_depths)
+    # A window of twice the size is surer in weak texture, a small one sharper at edges.
+    coarse = _cost_volume(half(view), [half(source) for source in sources], inverse_depths)
+    volume += functional.interpolate(
+        coarse[None], size=view.gray.shape, mode='bilinear', align_corners=False)[0]
+    return _best_plane(volume.mul_(0.5), inverse_depths)
+
+
+def half(view: SweepView) -> SweepView:
+    """Return the view at half its size."""
+    height, width = view.gray.shape
+    size = (max(height // 2, 1), max(width // 2, 1))
+    x, y = size[1] / width, size[0] / height
+    small_from_large = np.array([
+        [x, 0.0, 0.5 * x - 0.5],
+        [0.0, y, 0.5 * y - 0.5],
+        [0.0, 0.0, 1.0]])
+    gray = functional.interpolate(view.gray[None, None], size=size, mode='area')[0, 0]
+    return replace(view, gray=gray, intrinsics=small_from_large @ view.intrinsics)
 
 
 def choose_sources(views: Sequence[SweepView], index: int, count: int) -> list[int]:
@@ -156,6 +172,8 @@ def _cost_volume(
 ) -> torch.Tensor:
     """Return the (P,H,W) mean ZNCC of the better half of the sources, -1 where none sees it."""
     height, width = view.gray.shape
+    if not sources:
+        return view.gray.new_full((len(inverse_depths), height, width), -1.0)
     patches = _Patches(view.gray)
     better = math.ceil(len(sources) / 2)
     batch = max(1, BATCH[view.gray.device.type] // (height * width))

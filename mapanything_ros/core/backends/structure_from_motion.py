@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Camera poses of a window from its images alone: SIFT, exhaustive matching, incremental mapping.
+Camera poses of a window from its images: estimated from nothing, or refined from odometry.
 
 Everything runs in memory, on one thread where the number of threads could change the result, with
 fixed seeds: the same window gives the same poses.
@@ -21,101 +21,106 @@ fixed seeds: the same window gives the same poses.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from mapanything_ros.core.backends.features import FeatureExtractor, Features, match
+from mapanything_ros.core.backends.pose_refinement import ImagePair, refine_poses
 from mapanything_ros.core.backends.signal_handlers import signal_handlers_kept
 from mapanything_ros.core.datatypes import Array, Keyframe
 from mapanything_ros.core.errors import ReconstructionError
 
-# Fewer features than this in an image: there is nothing to match.
-MIN_FEATURES = 50
 # Fewer matches than this between two images are chance.
 MIN_MATCHES = 15
-# A match must be this much closer than the second best (Lowe's ratio).
-RATIO = 0.8
-# A wrong model still has sub-pixel error when it is free to bend; a right one has less than this.
+# Right models of sharp images have half a pixel.
 MAX_ERROR_PX = 1.5
 # With fewer of its images registered a window has failed.
 MIN_REGISTERED = 0.5
 # Median angle between the rays to a point, below which depth is noise.
 MIN_ANGLE_DEG = 1.5
-# Windows overlap by half at most times: this covers several of them.
-CACHED_IMAGES = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """``pixels`` (N,2), centres at +0.5 as COLMAP has them; ``descriptors`` (N,128) unit rows."""
-
-    pixels: Array
-    descriptors: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class SparseView:
-    """An image's pose (4,4) in an arbitrary world and scale, and the depths of its points."""
+    """An image's pose (4,4) and the depths (N,) of the points that were triangulated in it."""
 
     world_from_camera: Array
     depths: Array
 
 
 class StructureFromMotion:
-    """Registers the images of a window; features are kept for the images that come again."""
+    """Finds the poses of the keyframes of a window; features are extracted once a keyframe."""
 
     def __init__(self, max_features: int) -> None:
         self._pycolmap = load_pycolmap()
-        options = self._pycolmap.FeatureExtractionOptions()
-        options.use_gpu = False
-        options.num_threads = 1
-        options.sift.max_num_features = max_features
-        self._extractor = self._pycolmap.FeatureExtractor.create(
-            options, self._pycolmap.Device.cpu)
-        self._cache: OrderedDict[int, Features] = OrderedDict()
+        self._extractor = FeatureExtractor(self._pycolmap, max_features)
 
-    def run(self, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
+    def estimate(self, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
         """
-        Return the registered keyframes by id, in the order given.
+        Return the registered keyframes by id, in the order given, in some world and some scale.
 
         Raises ReconstructionError where the images do not determine the poses.
         """
-        features = [self._features(keyframe) for keyframe in keyframes]
-        database = self._pycolmap.Database.open(':memory:')
-        try:
+        with self._matched(keyframes) as (database, pairs):
+            if not pairs:
+                raise ReconstructionError(
+                    'no two images of the window match: the scene has too little texture, or '
+                    'the keyframes are too far apart to overlap')
+            model = self._map(database)
+        self._require_fit(model)
+        views = _views(model, keyframes)
+        if len(views) < max(2, MIN_REGISTERED * len(keyframes)):
+            raise ReconstructionError(
+                f'only {len(views)} of {len(keyframes)} images of the window could be '
+                f'registered: too little texture or overlap')
+        return views
+
+    def refine(
+        self, keyframes: Sequence[Keyframe], poses: Mapping[int, Array]
+    ) -> dict[int, SparseView]:
+        """
+        Adjust metric poses (4,4), by keyframe id, to what the images show.
+
+        The window as a whole stays where it was. An image without matches keeps its pose.
+        """
+        with self._matched(keyframes) as (database, pairs):
+            cache = self._pycolmap.DatabaseCache.create(
+                database, self._pycolmap.DatabaseCacheOptions())
+        refined = refine_poses([poses[keyframe.id] for keyframe in keyframes], pairs)
+        return _views(self._triangulated(cache, refined), keyframes)
+
+    def _triangulated(self, cache: Any, poses: Sequence[Array]) -> Any:
+        """Return the model of the points that given poses and matches give."""
+        model = self._pycolmap.Reconstruction()
+        model.load(cache)
+        for number, pose in enumerate(poses, start=1):
+            model.frame(number).rig_from_world = self._pycolmap.Rigid3d(np.linalg.inv(pose)[:3])
+            model.register_frame(number)
+        mapper = self._pycolmap.IncrementalMapper(cache)
+        mapper.begin_reconstruction(model)
+        options = self._options().get_triangulation()
+        for number in range(1, len(poses) + 1):
+            mapper.triangulate_image(options, number)
+        mapper.end_reconstruction(False)
+        return model
+
+    @contextmanager
+    def _matched(self, keyframes: Sequence[Keyframe]) -> Iterator[tuple[Any, list[ImagePair]]]:
+        """Give a database of the window in memory, and its pairs of images that match."""
+        features = [self._extractor.features(keyframe) for keyframe in keyframes]
+        with self._pycolmap.Database.open(':memory:') as database:
             cameras = [
                 self._write_image(database, number, keyframe, feature)
                 for number, (keyframe, feature) in enumerate(
                     zip(keyframes, features, strict=True), start=1)
             ]
-            self._match(database, cameras, features)
-            model = self._map(database)
-        finally:
-            database.close()
-        return self._views(model, keyframes)
-
-    def _features(self, keyframe: Keyframe) -> Features:
-        if keyframe.id not in self._cache:
-            self._cache[keyframe.id] = self._extract(keyframe.rgb)
-        self._cache.move_to_end(keyframe.id)
-        while len(self._cache) > CACHED_IMAGES:
-            self._cache.popitem(last=False)
-        return self._cache[keyframe.id]
-
-    def _extract(self, rgb: NDArray[np.uint8]) -> Features:
-        keypoints, descriptors = self._extractor.extract_from_uint8_array(
-            cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
-        pixels = self._pycolmap.keypoints_to_matrix(keypoints)[:, :2].astype(np.float64)
-        values = descriptors.data.astype(np.float32)
-        length = np.linalg.norm(values, axis=1, keepdims=True)
-        return Features(pixels, values / np.maximum(length, 1e-6))
+            yield database, self._match(database, cameras, features)
 
     def _write_image(
         self, database: Any, number: int, keyframe: Keyframe, features: Features
@@ -146,12 +151,12 @@ class StructureFromMotion:
 
     def _match(
         self, database: Any, cameras: Sequence[Any], features: Sequence[Features]
-    ) -> None:
+    ) -> list[ImagePair]:
         options = self._pycolmap.TwoViewGeometryOptions()
         options.min_num_inliers = MIN_MATCHES
         options.ransac.random_seed = 0
         options.ransac.num_threads = 1
-        verified = 0
+        pairs = []
         for first, second in combinations(range(len(features)), 2):
             matches = match(features[first].descriptors, features[second].descriptors)
             if len(matches) < MIN_MATCHES:
@@ -160,11 +165,14 @@ class StructureFromMotion:
                 cameras[first], features[first].pixels, cameras[second],
                 features[second].pixels, matches, options)
             database.write_two_view_geometry(first + 1, second + 1, geometry)
-            verified += len(geometry.inlier_matches) >= MIN_MATCHES
-        if not verified:
-            raise ReconstructionError(
-                'no two images of the window match: the scene has too little texture, or the '
-                'keyframes are too far apart to overlap')
+            inliers = geometry.inlier_matches
+            if len(inliers) >= MIN_MATCHES:
+                pairs.append(ImagePair(
+                    first, second,
+                    _rays(cameras[first], features[first].pixels[inliers[:, 0]]),
+                    _rays(cameras[second], features[second].pixels[inliers[:, 1]]),
+                    cameras[first].mean_focal_length()))
+        return pairs
 
     def _map(self, database: Any) -> Any:
         manager = self._pycolmap.ReconstructionManager()
@@ -195,27 +203,31 @@ class StructureFromMotion:
         options.triangulation.random_seed = 0
         return options
 
-    def _views(self, model: Any, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
+    def _require_fit(self, model: Any) -> None:
         error = model.compute_mean_reprojection_error()
         if error > MAX_ERROR_PX:
             raise ReconstructionError(
                 f'the estimated poses do not fit the images: reprojection error {error:.1f} '
                 f'pixels; check camera_info, and that the scene is static')
-        views = {
-            keyframe.id: _sparse_view(model, model.images[number])
-            for number, keyframe in enumerate(keyframes, start=1)
-            if number in model.images and model.images[number].has_pose
-        }
-        if len(views) < max(2, MIN_REGISTERED * len(keyframes)):
-            raise ReconstructionError(
-                f'only {len(views)} of {len(keyframes)} images of the window could be '
-                f'registered: too little texture or overlap')
         angle = _median_angle_deg(model)
         if angle < MIN_ANGLE_DEG:
             raise ReconstructionError(
                 f'the camera moved too little for its distance to the scene: the rays to a point '
-                f'differ by {angle:.1f} degrees, at least {MIN_ANGLE_DEG} are needed')
-        return views
+                f'differ by {angle:.1f} degrees, at least {MIN_ANGLE_DEG} are needed; move it '
+                f'sideways')
+
+
+def _views(model: Any, keyframes: Sequence[Keyframe]) -> dict[int, SparseView]:
+    return {
+        keyframe.id: _sparse_view(model, model.images[number])
+        for number, keyframe in enumerate(keyframes, start=1)
+        if number in model.images and model.images[number].has_pose
+    }
+
+
+def _rays(camera: Any, pixels: Array) -> Array:
+    """Return the rays (N,3), with z = 1, of pixels (N,2)."""
+    return np.column_stack([camera.cam_from_img(pixels), np.ones(len(pixels))])
 
 
 def _sparse_view(model: Any, image: Any) -> SparseView:
@@ -241,22 +253,6 @@ def _median_angle_deg(model: Any) -> float:
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         angles.append(np.arccos(np.clip(np.min(rays @ rays.T), -1.0, 1.0)))
     return float(np.degrees(np.median(angles))) if angles else 0.0
-
-
-def match(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Match unit descriptors (N,128) and (M,128); return mutual, distinct pairs (K,2)."""
-    if len(first) < 2 or len(second) < 2:
-        return np.empty((0, 2), np.uint32)
-    similarity = first @ second.T
-    forward = similarity.argmax(axis=1)
-    backward = similarity.argmax(axis=0)
-    rows = np.arange(len(first))
-    best = similarity[rows, forward]
-    similarity[rows, forward] = -1.0
-    next_best = similarity.max(axis=1)
-    # Squared distances of unit vectors are 2 - 2 cos.
-    keep = (backward[forward] == rows) & (1.0 - best < RATIO ** 2 * (1.0 - next_best))
-    return np.stack([rows[keep], forward[keep]], axis=1).astype(np.uint32)
 
 
 def load_pycolmap() -> ModuleType:
