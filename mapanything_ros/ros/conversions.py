@@ -181,7 +181,7 @@ def _to_cv2(message: Image, encoding: str = 'passthrough') -> Picture:
 
 def _decode(message: CompressedImage, flags: int) -> Picture:
     data = np.frombuffer(message.data, np.uint8)
-    # OpenCV 4.6 and its like make up the rest of a picture that is cut off. Some cameras pad with zeros.
+    # OpenCV 4.6 makes up the rest of a picture that is cut off. Some cameras pad with zeros.
     if data[:2].tobytes() == JPEG_START and JPEG_END not in data.tobytes().rstrip(b'\0')[-1024:]:
         raise InputError(f'the JPEG ({len(data)} bytes) is cut off: the driver or network is slow')
     try:

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 import signal
 import sys
@@ -63,6 +64,21 @@ RETRY_S = 0.02
 DIAGNOSTICS_S = 1.0
 
 
+Transition = Callable[['MapAnythingNode', LifecycleState], TransitionCallbackReturn]
+
+
+def logged(transition: Transition) -> Transition:
+    """Log what goes wrong in a transition; rclpy turns it into an error without a word."""
+    @wraps(transition)
+    def call(node: MapAnythingNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+    return call
+
+
 class MapAnythingNode(LifecycleNode):
     """
     Maps what a camera sees.
@@ -77,7 +93,7 @@ class MapAnythingNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._worker: Worker | None = None
-        # It answers late, so it must neither keep other callbacks waiting nor go before it answered.
+        # It answers late: it must not keep other callbacks waiting, nor go before it answered.
         self.create_service(
             Trigger, '~/reconstruct', self._on_reconstruct,
             callback_group=ReentrantCallbackGroup())
@@ -92,6 +108,7 @@ class MapAnythingNode(LifecycleNode):
 
     # Transitions
 
+    @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the backend; fail, with the reason logged, where it cannot run."""
         try:
@@ -133,6 +150,7 @@ class MapAnythingNode(LifecycleNode):
             f'{"yes" if config.use_depth else "no"}; tf: {config.tf_mode}')
         return TransitionCallbackReturn.SUCCESS
 
+    @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
         config = self._config
@@ -156,19 +174,28 @@ class MapAnythingNode(LifecycleNode):
             self._mapper.publish_map()
         return done
 
+    @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe; a window in flight still goes into the map, but is not published."""
         self._unsubscribe()
         self._tf_output.active = False
         return super().on_deactivate(state)
 
+    @logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Wait for the window in flight, then give everything back."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
+    @logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do as cleanup does."""
+        self.release()
+        return TransitionCallbackReturn.SUCCESS
+
+    @logged
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that broke, for another try."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
