@@ -117,14 +117,18 @@ class Robot:
         self.tf_static = create(TFMessage, '/tf_static', LATCHED)
         self.clock = create(Clock, '/clock', 10)
         for topic, kind in OUTPUTS.items():
-            self.listen(kind, topic)
+            self.listen(kind, topic, connected=False)
 
-    def listen(self, kind: type, topic: str, qos: QoSProfile | None = None) -> None:
+    def listen(
+        self, kind: type, topic: str, qos: QoSProfile | None = None, connected: bool = True,
+    ) -> None:
         """Keep what comes on a topic; ``~`` is the node's own name space."""
         if qos is None:
             qos = LATCHED if topic in ('~/map', '~/path') else QoSProfile(depth=100)
-        self.peer.create_subscription(
+        subscription = self.peer.create_subscription(
             kind, topic.replace('~', '/mapanything'), self.heard[topic].append, qos)
+        if connected:
+            self.wait_for(subscription.get_publisher_count, topic)
 
     def _spin(self) -> None:
         try:
@@ -137,7 +141,7 @@ class Robot:
     def close(self) -> None:
         """End everything; fail where the node died or the backend was given nonsense."""
         self.backend.free.set()
-        self.node.context.try_shutdown()
+        self._executor.shutdown()
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), 'the node hangs'
         self.node.release()
@@ -184,6 +188,9 @@ class Robot:
         """Call a service of the node; return the future of its answer."""
         client = self.peer.create_client(kind, f'/mapanything/{name}')
         self.wait_for(client.service_is_ready, name)
+        # An answer is lost where the node does not know the client yet.
+        self.wait_for(lambda: 'peer' in self.node.get_node_names() and client.srv_name in dict(
+            self.node.get_client_names_and_types_by_node('peer', '/')), name)
         return client.call_async(kind.Request() if request is None else request)
 
     def trigger(self, name: str) -> Trigger.Response:
