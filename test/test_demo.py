@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from xml.etree import ElementTree
 
 import numpy as np
 import open3d as o3d
@@ -29,6 +30,7 @@ from mapanything_ros.cli.node_process import (
     NodeProcess,
     private_domain,
     ros_arguments,
+    use_large_shared_memory,
 )
 from mapanything_ros.cli.sample import write_sample
 from mapanything_ros.core.config import WindowConfig
@@ -65,7 +67,7 @@ def test_the_demo_maps_a_bag_through_the_real_node(sample, tmp_path):
     assert summary['missing'] == {}
     assert summary['backend'] == 'colmap'
     assert summary['scale']['source'] == 'odometry'
-    assert summary['images_played'] == 60
+    assert summary['images_played'] == summary['images_received'] == 60
     assert summary['keyframes'] == len(trajectory.stamps_ns) >= 6
     assert summary['windows'] >= 2
     assert summary['dropped'] == {'keyframes': 0, 'windows': 0}
@@ -85,6 +87,7 @@ def test_the_demo_maps_without_odometry_with_the_scale_of_depth(sample, tmp_path
     assert 'no odometry, depth from /camera/aligned_depth_to_color/image_raw' in done.stdout
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['scale']['source'] in ('depth', 'map')
+    assert summary['images_received'] == 60  # beside 600 kB of depth each
     assert summary['odometry_used'] is False
     assert summary['depth_used'] is True
     assert summary['position_rmse_m']['frame'] == 'first keyframe'
@@ -136,6 +139,17 @@ def test_two_demos_do_not_share_a_domain(monkeypatch):
         assert first != second
         assert os.environ['ROS_DOMAIN_ID'] == str(second)
         assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+def test_large_messages_get_room_unless_the_user_has_set_up_dds(monkeypatch, tmp_path):
+    clean = {key: value for key, value in os.environ.items() if 'PROFILES_FILE' not in key}
+    monkeypatch.setattr(os, 'environ', clean)
+    use_large_shared_memory(tmp_path / 'new' / 'fastdds.xml')
+    profile = ElementTree.parse(os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'])
+    assert int(profile.find('.//{*}segment_size').text) >= 64 * 2**20
+    os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = 'mine.xml'
+    use_large_shared_memory(tmp_path / 'other.xml')
+    assert os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] == 'mine.xml'
 
 
 def test_the_death_of_a_process_is_told_with_the_end_of_its_log(tmp_path):

@@ -36,6 +36,7 @@ from mapanything_ros.cli.node_process import (
     NodeProcess,
     private_domain,
     ros_arguments,
+    use_large_shared_memory,
 )
 from mapanything_ros.cli.player import Player
 from mapanything_ros.cli.recorder import PublishedKeyframe, Recorder
@@ -83,6 +84,7 @@ def map_bag(
         inputs.append(topics.depth)
     transforms = [t for t in ('/tf_static', '/tf') if t in bag.topics and (with_tf or t != '/tf')]
     log = output / 'node.log'
+    use_large_shared_memory(output / 'fastdds.xml')
     process = NodeProcess(NODE_MODULE, ros_arguments(parameters, remappings), log)
     with private_domain(), _spinning_node() as node, process:
         recorder = Recorder(node, process.check)

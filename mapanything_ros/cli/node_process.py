@@ -34,6 +34,33 @@ DOMAINS = range(1, 102)
 FIRST_LOCK_PORT = 22300
 STOP_TIMEOUT_S = 20.0
 TAIL_LINES = 15
+# Fast DDS gives a process 512 KiB of shared memory for all that it sends. A raw image fills
+# that, and overwrites what best effort readers have not taken yet: half of all messages get lost.
+SHARED_MEMORY = '''<?xml version="1.0" encoding="UTF-8" ?>
+<profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
+  <transport_descriptors>
+    <transport_descriptor>
+      <transport_id>shm</transport_id>
+      <type>SHM</type>
+      <segment_size>67108864</segment_size>
+      <maxMessageSize>16777216</maxMessageSize>
+    </transport_descriptor>
+    <transport_descriptor>
+      <transport_id>udp</transport_id>
+      <type>UDPv4</type>
+    </transport_descriptor>
+  </transport_descriptors>
+  <participant profile_name="large_messages" is_default_profile="true">
+    <rtps>
+      <userTransports>
+        <transport_id>shm</transport_id>
+        <transport_id>udp</transport_id>
+      </userTransports>
+      <useBuiltinTransports>false</useBuiltinTransports>
+    </rtps>
+  </participant>
+</profiles>
+'''
 
 
 class DemoError(MapAnythingRosError):
@@ -58,6 +85,15 @@ def private_domain() -> Iterator[int]:
             yield domain
         return
     raise DemoError('every ROS domain is taken by another demo on this machine')
+
+
+def use_large_shared_memory(profile: Path) -> None:
+    """Let this process and its children send large messages, unless Fast DDS is set up already."""
+    names = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+    if not any(name in os.environ for name in names):
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        profile.write_text(SHARED_MEMORY)
+        os.environ.update(dict.fromkeys(names, str(profile.resolve())))
 
 
 def ros_arguments(

@@ -30,7 +30,8 @@ from rosgraph_msgs.msg import Clock
 from mapanything_ros.cli.bag import Bag
 from mapanything_ros.core.errors import InputError
 
-CLOCK_PERIOD_S = 0.01
+# 50 Hz; more would keep a Python executor from the images.
+CLOCK_PERIOD_S = 0.02
 
 
 def message_class(type_name: str) -> Any:
@@ -126,6 +127,8 @@ class _Pacer:
             self._start = self._start[0], self._start[1] + held_s
 
     def _tick(self, now_ns: int) -> None:
+        if now_ns == self._now_ns:
+            return
         self._now_ns = now_ns
         message = Clock()
         message.clock.sec, message.clock.nanosec = divmod(now_ns, 1_000_000_000)
