@@ -36,7 +36,7 @@ STOP_TIMEOUT_S = 20.0
 TAIL_LINES = 15
 # Fast DDS gives a process 512 KiB of shared memory for all that it sends. A raw image fills
 # that, and overwrites what best effort readers have not taken yet: half of all messages get lost.
-SHARED_MEMORY = '''<?xml version="1.0" encoding="UTF-8" ?>
+SHARED_MEMORY = """<?xml version="1.0" encoding="UTF-8" ?>
 <profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
   <transport_descriptors>
     <transport_descriptor>
@@ -60,7 +60,7 @@ SHARED_MEMORY = '''<?xml version="1.0" encoding="UTF-8" ?>
     </rtps>
   </participant>
 </profiles>
-'''
+"""
 
 
 class DemoError(MapAnythingRosError):
