@@ -175,9 +175,9 @@ class Camera(Node):
         self._number = 0
         kind = CompressedImage if case.transport == 'compressed' else Image
         topic = 'image/compressed' if case.transport == 'compressed' else 'image'
-        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._images = self.create_publisher(kind, topic, best_effort)
-        self._info = self.create_publisher(CameraInfo, 'camera_info', best_effort)
+        reliable = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        self._images = self.create_publisher(kind, topic, reliable)
+        self._info = self.create_publisher(CameraInfo, 'camera_info', reliable)
         self._tf = TransformBroadcaster(self)
         self._status: dict[str, str] = {}
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)

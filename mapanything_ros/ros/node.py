@@ -34,7 +34,6 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
@@ -52,6 +51,7 @@ from mapanything_ros.core.errors import (
 from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.ros.diagnostics import Diagnostics, judge
 from mapanything_ros.ros.frames import FrameAssembler
+from mapanything_ros.ros.input import Input
 from mapanything_ros.ros.mapper import Mapper
 from mapanything_ros.ros.parameters import check_change, declare_parameters, read_config
 from mapanything_ros.ros.publishers import Publishers
@@ -97,9 +97,9 @@ class MapAnythingNode(LifecycleNode):
         self.create_service(
             Trigger, '~/reconstruct', self._on_reconstruct,
             callback_group=ReentrantCallbackGroup())
-        # What deactivate destroys.
-        self._inputs: list[Any] = []
-        self._clocks: list[Any] = []
+        # What deactivate destroys; the image comes first.
+        self._inputs: list[Input] = []
+        self._clocks: list[Timer] = []
 
     @property
     def autostart(self) -> bool:
@@ -163,7 +163,7 @@ class MapAnythingNode(LifecycleNode):
         if config.use_depth:
             self._subscribe(Image, 'depth', self._assembler.add_depth)
         self._clocks = [
-            self._every(RETRY_S, self._drain),
+            self._every(RETRY_S, self._retry),
             self._every(1.0 / config.tf.rate_hz, self._on_tf_timer),
         ]
         self._image_s = time.monotonic()
@@ -218,15 +218,11 @@ class MapAnythingNode(LifecycleNode):
     # Input
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        subscription = self.create_subscription(
-            kind, topic, self._guarded(callback), qos_profile_sensor_data)
-        if not self._inputs:
-            self._image_topic = subscription.topic_name
-        self._inputs.append(subscription)
+        self._inputs.append(Input(self, kind, topic, self._guarded(callback)))
 
     def _unsubscribe(self) -> None:
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
+        for source in self._inputs:
+            source.destroy()
         for timer in self._clocks:
             self.destroy_timer(timer)
         self._inputs, self._clocks = [], []
@@ -253,6 +249,11 @@ class MapAnythingNode(LifecycleNode):
         if self._assembler.add_image(message, self.get_clock().now().nanoseconds):
             self._buffer.clear()
             self._restart('the images are older than before, as when a bag starts again')
+        self._drain()
+
+    def _retry(self) -> None:
+        for source in self._inputs:
+            source.adapt()
         self._drain()
 
     def _drain(self) -> None:
@@ -323,8 +324,8 @@ class MapAnythingNode(LifecycleNode):
         level, message = judge(
             clock_ns=self.get_clock().now().nanoseconds,
             state='paused' if self._paused and state == 'active' else state,
-            topic=self._image_topic if self._inputs else '',
-            publishers=self.count_publishers(self._image_topic) if self._inputs else 0,
+            topic=self._inputs[0].topic if self._inputs else '',
+            publishers=self.count_publishers(self._inputs[0].topic) if self._inputs else 0,
             image_age_s=time.monotonic() - self._image_s, problem=self._reporter.latest,
             problem_age_s=self._reporter.age_s(), windows=progress.windows,
             metric=scale is None or scale.metric)
