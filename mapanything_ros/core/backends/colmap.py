@@ -82,10 +82,11 @@ class ColmapBackend:
             number: self._sweep_view(pictures[number], camera)
             for number, camera in cameras.items()
         }
+        _require_parallax(views, _middle_of_range(views))
         # Depth: a plane sweep in every view, and what the views agree on.
         depths = self._depths(views)
         self._require_kept(depths.values())
-        _require_parallax(views, depths)
+        _require_parallax(views, _middle_depth(depths))
         predictions = [
             self._prediction(number, pictures[number], view, depths[number])
             for number, view in views.items()
@@ -191,16 +192,21 @@ def _require_texture(pictures: Iterable[Picture]) -> None:
             f'blank surface, or darkness')
 
 
-def _require_parallax(
-    views: dict[int, SweepView], depths: dict[int, CheckedDepth]
-) -> None:
+def _middle_of_range(views: dict[int, SweepView]) -> float:
+    return float(np.median([2.0 / (1.0 / view.near + 1.0 / view.far) for view in views.values()]))
+
+
+def _middle_depth(depths: dict[int, CheckedDepth]) -> float:
+    return torch.cat([depth.depth[depth.mask] for depth in depths.values()]).median().item()
+
+
+def _require_parallax(views: dict[int, SweepView], middle: float) -> None:
     """Refuse a window whose widest parallax, at its middle depth, is too small."""
     centres = np.array([view.world_from_camera[:3, 3] for view in views.values()])
-    baseline = np.linalg.norm(centres[:, None] - centres[None], axis=-1).max()
+    baseline = float(np.linalg.norm(centres[:, None] - centres[None], axis=-1).max())
     focal_px = float(np.mean([view.intrinsics[0, 0] for view in views.values()]))
-    middle = torch.cat([depth.depth[depth.mask] for depth in depths.values()]).median().item()
     parallax = focal_px * baseline / middle
     if parallax < MIN_PARALLAX_PX:
         raise ReconstructionError(
-            f'the camera moved {baseline:.3g} m before a scene {middle:.3g} m away: a parallax '
-            f'of {parallax:.1f} pixels, at least {MIN_PARALLAX_PX} are needed; move it sideways')
+            f'the camera moved too little for its distance to the scene: {parallax:.1f} pixels '
+            f'of parallax, at least {MIN_PARALLAX_PX} are needed; move it sideways')
