@@ -89,6 +89,7 @@ def map_bag(
     with private_domain(), _spinning_node() as node, process:
         recorder = Recorder(node, process.check)
         recorder.wait_until_active(START_TIMEOUT_S)
+        recorder.wait_for_diagnostics(START_TIMEOUT_S)
         player = Player(node, bag, [*inputs, *transforms])
         player.wait_for_subscribers(inputs, START_TIMEOUT_S)
         start_s = time.monotonic()
@@ -97,15 +98,15 @@ def map_bag(
         say('played; finishing the last window')
         recorder.trigger('reconstruct', WINDOW_TIMEOUT_S)
         seconds = time.monotonic() - start_s
+        diagnostics = recorder.wait_for_diagnostics(ANSWER_TIMEOUT_S)
+        if diagnostics['windows'] == '0':
+            raise DemoError(
+                f'no map came out: {diagnostics["last_problem"] or diagnostics["message"]}; '
+                f'see {log}')
         saved, problem = recorder.trigger('save', ANSWER_TIMEOUT_S)
         if not saved:
             raise DemoError(f'the node could not save the map: {problem}')
         trajectory = read_tum(output / 'trajectory.tum')
-        diagnostics = recorder.wait_for_diagnostics(ANSWER_TIMEOUT_S)
-        if not len(trajectory.stamps_ns):
-            raise DemoError(
-                f'no map came out: {diagnostics["message"]}; '
-                f'{diagnostics.get("last_problem", "")}; see {log}')
         recorder.wait_for_keyframes(set(trajectory.stamps_ns.tolist()), ANSWER_TIMEOUT_S)
         return Recorded(
             recorder.keyframes(), trajectory, diagnostics, seconds, pace.waited_s,
