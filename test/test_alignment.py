@@ -70,7 +70,7 @@ def assert_poses(submap, map_from_odom):
 
 @pytest.fixture
 def alignment():
-    return Alignment(AlignmentConfig(max_residual_m=0.1, max_rotation_deg=3.0))
+    return Alignment(AlignmentConfig(max_residual_m=0.1, max_rotation_deg=3.0), False)
 
 
 def test_the_map_starts_where_odometry_does(alignment):
@@ -138,7 +138,7 @@ def test_after_a_gap_without_odometry_a_new_segment_starts_at_the_last_pose(alig
 @pytest.mark.parametrize('wrong', [shifted(0.5), shifted(0.0, 20.0)], ids=['shift', 'turn'])
 def test_shared_keyframes_that_disagree_reject_the_window_and_nothing_moves(alignment, wrong):
     alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
-    with pytest.raises(AlignmentError, match='disagree by'):
+    with pytest.raises(AlignmentError, match='disagrees with the map about 2 keyframes'):
         alignment.place(window([1, 2, 3], wrong={2: wrong}), keyframes([1, 2, 3]))
     assert_poses(alignment.place(window([1, 2, 3]), keyframes([1, 2, 3])), np.eye(4))
 
@@ -177,3 +177,26 @@ def test_reset_forgets_the_map(alignment):
     submap = alignment.place(window([1, 2]), keyframes([1, 2], odometry=False))
     np.testing.assert_allclose(
         submap.map_from_camera(submap.views[0]), BODY_FROM_OPTICAL, atol=1e-12)
+
+
+def test_trusted_odometry_places_every_window_and_no_error_adds_up():
+    alignment = Alignment(AlignmentConfig(), True)
+    bend = {n: shifted(0.004, 0.5) for n in range(1, 200, 2)}
+    for start in range(0, 100, 2):
+        numbers = range(start, start + 4)
+        submap = alignment.place(window(numbers, wrong=bend), keyframes(numbers))
+    for view in submap.views:
+        offset = submap.map_from_camera(view) @ np.linalg.inv(pose(view.keyframe_id))
+        assert np.degrees(Rotation.from_matrix(offset[:3, :3]).magnitude()) < 0.5
+    assert submap.residual_m < 0.01
+    np.testing.assert_array_equal(alignment.map_from_odom, np.eye(4))
+    with pytest.raises(AlignmentError, match='disagrees with the odometry'):
+        alignment.place(window(numbers, wrong={99: shifted(2.0)}), keyframes(numbers))
+
+
+def test_trusted_odometry_bridges_a_gap():
+    alignment = Alignment(AlignmentConfig(), True)
+    alignment.place(window([0, 1]), keyframes([0, 1]))
+    submap = alignment.place(window([7, 8]), keyframes([7, 8]))
+    assert_poses(submap, np.eye(4))
+    assert not submap.new_segment

@@ -53,15 +53,18 @@ class _Placed:
 
 class Alignment:
     """
-    Joins each window to the map rigidly, through the keyframes that both hold, found by id.
+    Places each window in the map rigidly.
 
-    The first window lies where odometry says, else with the robot's base (or the camera's body
-    frame) at the map's origin. A window that shares nothing with the last one is placed by
-    odometry, or starts a new segment. A window without metric scale takes the scale of the map.
+    With trusted odometry every window lies where odometry puts its keyframes, so that no error
+    adds up from window to window. Otherwise windows are joined through the keyframes that both
+    hold, found by id; the first lies where odometry says, else with the robot's base (or the
+    camera's body frame) at the map's origin, and one that shares nothing with the last is placed
+    by odometry, or starts a new segment. A window without metric scale takes that of the map.
     """
 
-    def __init__(self, config: AlignmentConfig) -> None:
+    def __init__(self, config: AlignmentConfig, trust_odometry: bool) -> None:
         self._config = config
+        self._trust_odometry = trust_odometry
         self.segments = 0
         self.reset()
 
@@ -76,23 +79,22 @@ class Alignment:
         """
         Return the window in the map frame; ``keyframes`` are those that the backend was given.
 
-        Raises AlignmentError, and leaves everything as it was, where the shared keyframes
-        contradict each other.
+        Raises AlignmentError, and leaves everything as it was, where the keyframes contradict
+        the map or the odometry.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window = self._scaled(window)
-        shared = [view for view in window.views if view.keyframe_id in self._placed]
+        known = {v.keyframe_id for v in window.views if v.keyframe_id in self._placed}
         first = by_id[window.views[0].keyframe_id]
         residual_m = 0.0
-        if shared:
-            map_from_world, residual_m = self._join(shared)
+        if anchors := self._anchors(window, by_id):
+            map_from_world, residual_m = self._join(window, anchors)
         else:
             map_from_world = self._start(first) @ np.linalg.inv(window.views[0].world_from_camera)
-        known = {view.keyframe_id for view in shared}
         submap = Submap(
             window.views, window.scale, map_from_world, residual_m,
-            new_ids=frozenset(v.keyframe_id for v in window.views if v.keyframe_id not in known),
-            new_segment=not shared and not self._tied(first))
+            new_ids=frozenset(view.keyframe_id for view in window.views) - known,
+            new_segment=not known and not self._tied(first))
         self._remember(submap, by_id)
         return submap
 
@@ -124,10 +126,21 @@ class Alignment:
         both = placed.mask & view.mask
         return placed.depth_m[both] / view.depth_m[both]
 
-    def _join(self, shared: Sequence[Prediction]) -> tuple[Array, float]:
-        """Return the rigid transform that keeps the shared keyframes where they were."""
-        old = np.stack([self._placed[view.keyframe_id].map_from_camera for view in shared])
-        new = np.stack([view.world_from_camera for view in shared])
+    def _anchors(self, window: WindowPrediction, by_id: dict[int, Keyframe]) -> dict[int, Array]:
+        """Return where keyframes of the window are in the map, (4,4) by id, as far as known."""
+        if self._trust_odometry:
+            return {
+                number: keyframe.odom_from_camera for number, keyframe in by_id.items()
+                if keyframe.odom_from_camera is not None}
+        return {
+            view.keyframe_id: self._placed[view.keyframe_id].map_from_camera
+            for view in window.views if view.keyframe_id in self._placed}
+
+    def _join(self, window: WindowPrediction, anchors: dict[int, Array]) -> tuple[Array, float]:
+        """Return the rigid transform that puts the window's views on their anchors."""
+        views = [view for view in window.views if view.keyframe_id in anchors]
+        old = np.stack([anchors[view.keyframe_id] for view in views])
+        new = np.stack([view.world_from_camera for view in views])
         rotations = Rotation.from_matrix(old[:, :3, :3] @ new[:, :3, :3].transpose(0, 2, 1))
         rotation = rotations.mean()
         offsets = old[:, :3, 3] - rotation.apply(new[:, :3, 3])
@@ -136,8 +149,8 @@ class Alignment:
         spread_deg = math.degrees(float((rotations * rotation.inv()).magnitude().max()))
         if residual_m > self._config.max_residual_m or spread_deg > self._config.max_rotation_deg:
             raise AlignmentError(
-                f'the {len(shared)} keyframes that the window shares with the map disagree by '
-                f'{residual_m:.3f} m and {spread_deg:.1f} degrees: the window is left out')
+                f'the window disagrees with the {"odometry" if self._trust_odometry else "map"} '
+                f'about {len(views)} keyframes by {residual_m:.3f} m and {spread_deg:.1f} degrees')
         map_from_world = np.eye(4)
         map_from_world[:3, :3] = rotation.as_matrix()
         map_from_world[:3, 3] = translation
@@ -164,7 +177,9 @@ class Alignment:
             for view in submap.views}
         self._last_pose = submap.map_from_camera(submap.views[-1])
         odom_from_camera = by_id[submap.views[-1].keyframe_id].odom_from_camera
-        if odom_from_camera is not None:
+        if self._trust_odometry:
+            self._map_from_odom = np.eye(4)
+        elif odom_from_camera is not None:
             self._map_from_odom = self._last_pose @ np.linalg.inv(odom_from_camera)
         self._metric = submap.scale.metric
         self.segments += submap.new_segment

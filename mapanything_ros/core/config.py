@@ -156,10 +156,10 @@ class AlignmentConfig(Checked):
     """When a window is joined to the map, and when it is rejected."""
 
     max_residual_m: float = option(
-        0.2, 'A window whose shared keyframes disagree by more (rms distance) is rejected.',
-        minimum=0.0001, maximum=1000.0)
+        0.2, 'A window whose keyframes lie farther (rms) from where the map, or trusted odometry, '
+        'has them is rejected.', minimum=0.0001, maximum=1000.0)
     max_rotation_deg: float = option(
-        5.0, 'A window whose shared keyframes disagree by more is rejected.',
+        5.0, 'A window with a keyframe turned farther from that is rejected.',
         minimum=0.001, maximum=180.0)
 
 

@@ -131,7 +131,7 @@ class Submap:
     A window's predictions placed in the map.
 
     ``map_from_world`` (4,4) is rigid: any change of scale is already in the predictions.
-    ``residual_m`` is the rms distance between the shared keyframes' centres before and after;
+    ``residual_m`` is the rms distance of camera centres to where map or odometry put them;
     ``new_ids`` are the keyframes that no window placed before; ``new_segment`` says that nothing
     ties the window to what was placed before.
     """

@@ -61,7 +61,7 @@ class Reconstructor:
         self._next_id = 0
         self._selector = KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
-        self._alignment = Alignment(config.alignment)
+        self._alignment = Alignment(config.alignment, config.pose_source == 'tf')
         self._map = VoxelMap(config.map)
         self._trajectory: dict[int, tuple[int, Array]] = {}
 
