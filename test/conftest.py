@@ -17,6 +17,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
 import os
+import random
 
 from domain_coordinator import domain_id
 from helpers import ExactBackend
@@ -42,12 +43,12 @@ def start() -> Iterator[Callable[..., Robot]]:
 
 def _starter() -> Iterator[Callable[..., Robot]]:
     """Give each node a DDS domain of its own, and a backend that knows the truth."""
-    def make(parameters: dict[str, object] | None = None, activate: bool = True) -> Robot:
+    def make(parameters: dict[str, object] | None = None, **options: object) -> Robot:
         backend = ExactBackend()
         patch.setattr('mapanything_ros.ros.node.create_backend', lambda config: backend)
-        domain = stack.enter_context(domain_id())
+        domain = stack.enter_context(domain_id(random_domain))
         contexts = [stack.enter_context(context(domain)) for _ in range(2)]
-        robot = Robot(*contexts, backend, parameters or {}, activate)
+        robot = Robot(*contexts, backend, parameters or {}, **options)
         stack.callback(robot.close)
         return robot
 
@@ -64,3 +65,10 @@ def context(domain: int) -> Iterator[Context]:
     rclpy.init(context=made, domain_id=domain)
     yield made
     made.try_shutdown()
+    # Shutting down alone would leave the participant, and what others know of it.
+    made.destroy()
+
+
+def random_domain() -> int:
+    """Return a domain that is hardly one where a process was killed a moment ago."""
+    return random.randrange(1, 101)

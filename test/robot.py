@@ -43,10 +43,11 @@ from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Path
 import numpy as np
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, qos_profile_sensor_data, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
@@ -83,7 +84,9 @@ class Robot:
     def __init__(
         self, context: Context, peer_context: Context, backend: ExactBackend,
         parameters: dict[str, Any], activate: bool = True,
+        reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
     ) -> None:
+        self._sensors = QoSProfile(depth=10, reliability=reliability)
         self.backend = backend
         self.parameters = {**QUICK, **parameters}
         self.node = MapAnythingNode(context=context, parameter_overrides=[
@@ -109,10 +112,10 @@ class Robot:
 
     def _advertise(self) -> None:
         create = self.peer.create_publisher
-        self.images = create(Image, 'image', qos_profile_sensor_data)
-        self.compressed = create(CompressedImage, 'image/compressed', qos_profile_sensor_data)
-        self.infos = create(CameraInfo, 'camera_info', qos_profile_sensor_data)
-        self.depths = create(Image, 'depth', qos_profile_sensor_data)
+        self.images = create(Image, 'image', self._sensors)
+        self.compressed = create(CompressedImage, 'image/compressed', self._sensors)
+        self.infos = create(CameraInfo, 'camera_info', self._sensors)
+        self.depths = create(Image, 'depth', self._sensors)
         self.tf = create(TFMessage, '/tf', 100)
         self.tf_static = create(TFMessage, '/tf_static', LATCHED)
         self.clock = create(Clock, '/clock', 10)
@@ -159,7 +162,7 @@ class Robot:
         while not (value := condition()):
             assert self.crash is None, f'the node died: {self.crash!r}'
             assert time.monotonic() < deadline, (
-                f'{what or "it"} did not come; warnings: {self.status().get("last_problem")}')
+                f'{what or "it"} did not come; the node says {self.status()}')
             self._peer_executor.spin_once(timeout_sec=0.02)
         return value
 
@@ -171,12 +174,21 @@ class Robot:
             return
         inputs = {publisher.topic_name: publisher for publisher in (
             self.images, self.compressed, self.infos, self.depths, self.tf, self.tf_static)}
-        outputs = [s for s in self.peer.subscriptions if s.topic_name.startswith('/mapanything/')]
-        for heard in [s for s in self.node.subscriptions if s.topic_name in inputs]:
-            self.wait_for(inputs[heard.topic_name].get_subscription_count, heard.topic_name)
-            self.wait_for(heard.get_publisher_count, heard.topic_name)
-        for heard in outputs:
-            self.wait_for(heard.get_publisher_count, heard.topic_name)
+
+        def connected() -> bool:
+            """Say whether both sides know it; a subscription that adapts its QoS comes anew."""
+            try:
+                heard = [s for s in self.node.subscriptions if s.topic_name in inputs]
+                return all(
+                    s.get_publisher_count() and inputs[s.topic_name].get_subscription_count()
+                    for s in heard)
+            except InvalidHandle:
+                return False
+
+        self.wait_for(connected, 'the inputs')
+        for output in self.peer.subscriptions:
+            if output.topic_name.startswith('/mapanything/'):
+                self.wait_for(output.get_publisher_count, output.topic_name)
 
     def call(self, kind: type, name: str, request: Any = None) -> Any:
         """Call a service of the node and return its answer."""

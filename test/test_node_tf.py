@@ -1,0 +1,286 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The transforms that the node sends, against exact truth and REP-105."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from geometry_msgs.msg import TransformStamped
+from helpers import (
+    BASE_FROM_CAMERA,
+    BODY_FROM_OPTICAL,
+    FRAME,
+    header,
+    matrix_of,
+    ODOM_FROM_WORLD,
+    rigid,
+    Seen,
+    stamp_of,
+    transform,
+)
+import numpy as np
+import pytest
+from rclpy.time import Time
+from robot import CAMERA_FROM_BASE, ODOMETRY, Robot
+from scipy.spatial.transform import Rotation
+from tf2_msgs.msg import TFMessage
+from tf2_ros import Buffer, TransformListener
+
+MILLISECOND_NS = 10**6
+SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
+
+
+class Tree:
+    """The TF tree as another node knows it, and what the node under test sent of it."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+        self._buffer = Buffer()
+        self.listener = TransformListener(self._buffer, robot.peer)
+        for topic in ('/tf', '/tf_static'):
+            robot.peer.create_subscription(
+                TFMessage, topic, robot.heard[topic].append,
+                self.listener.tf_static_sub.qos_profile if topic == '/tf_static' else 100)
+
+    def sent(self) -> list[TransformStamped]:
+        """Return what the node sent; the robot itself never sends a child of map."""
+        return [
+            item for message in self._robot.heard['/tf'] for item in message.transforms
+            if item.header.frame_id == 'map']
+
+    def parents(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for message in self._robot.heard['/tf'] + self._robot.heard['/tf_static']:
+            for item in message.transforms:
+                found.setdefault(item.child_frame_id, set()).add(item.header.frame_id)
+        return found
+
+    def map_from(self, frame: str, stamp_ns: int) -> np.ndarray:
+        """Wait for the transform at exactly this time."""
+        at = Time(nanoseconds=stamp_ns)
+        self._robot.wait_for(lambda: self._buffer.can_transform('map', frame, at), 'a transform')
+        found = self._buffer.lookup_transform('map', frame, at)
+        assert stamp_of(found) == stamp_ns
+        return matrix_of(found.transform.translation, found.transform.rotation)
+
+
+@pytest.fixture
+def launch(start) -> Iterator[Callable[[dict], tuple[Robot, Tree]]]:
+    """Start a node, calibrated, and a listener to TF."""
+    trees = []
+
+    def make(parameters: dict) -> tuple[Robot, Tree]:
+        robot = start(parameters)
+        trees.append(Tree(robot))
+        if parameters.get('use_sim_time'):
+            robot.tick(robot.next_ns)
+        if parameters.get('tf.base_frame'):
+            robot.mount()
+        robot.calibrate()
+        return robot, trees[-1]
+
+    yield make
+    for tree in trees:
+        tree.listener.unregister()
+
+
+def drifted(step: int) -> np.ndarray:
+    """Return ``odom_from_world`` of odometry that drifts 4 cm and a degree a step."""
+    drift = rigid(Rotation.from_euler('z', step, degrees=True), [0.03 * step, -0.02 * step, 0])
+    return drift @ ODOM_FROM_WORLD
+
+
+def explore_drifting(robot: Robot, count: int) -> list[Seen]:
+    all_seen = []
+    for step in range(count):
+        all_seen.append(robot.see(drifted(step)))
+        robot.wait_for(lambda n=step: robot.keyframes_taken() > n)
+        if step:
+            robot.keyframe(all_seen[-1].stamp_ns)
+    return all_seen
+
+
+# map -> odom
+
+
+def test_the_camera_is_found_at_each_keyframe_s_stamp(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    for seen in robot.explore(4):
+        found = tree.map_from(FRAME, seen.stamp_ns)
+        assert np.allclose(found, ODOM_FROM_WORLD @ seen.world_from_camera, atol=1e-6)
+    assert tree.parents() == {'odom': {'map'}, 'base': {'odom'}, FRAME: {'base'}}
+
+
+def test_drift_of_odometry_is_corrected(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    all_seen = explore_drifting(robot, 5)
+    seen = replace(all_seen[-1], stamp_ns=all_seen[-1].stamp_ns + 50 * MILLISECOND_NS)
+    robot.move_to(seen, drifted(4))
+    robot.tick(seen.stamp_ns)
+    truth = ODOM_FROM_WORLD @ seen.world_from_camera
+    assert np.allclose(tree.map_from(FRAME, seen.stamp_ns), truth, atol=1e-6)
+    odom_from_camera = drifted(4) @ seen.world_from_camera
+    assert np.linalg.norm((odom_from_camera - truth)[:3, 3]) > 0.1, 'there was drift'
+    path = robot.path(5)
+    for pose, each in zip(path.poses, all_seen, strict=True):
+        found = matrix_of(pose.pose.position, pose.pose.orientation)
+        assert np.allclose(found, ODOM_FROM_WORLD @ each.world_from_camera, atol=1e-6)
+
+
+def test_map_to_odom_is_sent_steadily_and_never_backwards(launch):
+    robot, tree = launch({**ODOMETRY, 'tf.rate_hz': 100.0})
+    robot.wait_for(lambda: len(tree.sent()) > 10, 'map->odom before any image')
+    robot.explore(3)
+    count = len(tree.sent())
+    robot.wait_for(lambda: len(tree.sent()) > count + 10, 'map->odom between images')
+    stamps = [stamp_of(item) for item in tree.sent()]
+    assert stamps == sorted(set(stamps))
+    assert stamps[-1] <= robot.node.get_clock().now().nanoseconds
+    assert {item.child_frame_id for item in tree.sent()} == {'odom'}
+
+
+def test_map_to_odom_stands_still_with_the_clock(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    for step in range(3):
+        robot.tick(robot.next_ns + step)
+        robot.wait_for(lambda n=step: len(tree.sent()) > n)
+    images = len(robot.heard['/diagnostics'])
+    robot.wait_for(lambda: len(robot.heard['/diagnostics']) > images + 2)
+    stamps = [stamp_of(item) for item in tree.sent()]
+    assert stamps == sorted(set(stamps)), 'one stamp is never sent twice'
+
+
+def test_after_reset_the_map_lies_on_odometry_again(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    explore_drifting(robot, 3)
+    assert robot.trigger('reset').success
+    at_ns = robot.next_stamp()
+    robot.tick(at_ns)
+    assert np.allclose(tree.map_from('odom', at_ns), np.eye(4))
+    stamps = [stamp_of(item) for item in tree.sent()]
+    assert stamps == sorted(set(stamps))
+
+
+def test_odometry_that_is_not_trusted_places_the_map_alone(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
+    seen = explore_drifting(robot, 3)[-1]
+    assert all(
+        keyframe.odom_from_camera is None
+        for window in robot.backend.windows for keyframe in window)
+    at_ns = seen.stamp_ns + MILLISECOND_NS
+    robot.tick(at_ns)
+    correction = ODOM_FROM_WORLD @ np.linalg.inv(drifted(2))
+    assert np.allclose(tree.map_from('odom', at_ns), correction, atol=1e-6)
+
+
+def test_trusted_odometry_reaches_the_backend(launch):
+    robot, _ = launch(ODOMETRY)
+    first, second = robot.explore(2)
+    for keyframe, seen in zip(robot.backend.windows[-1], (first, second), strict=True):
+        truth = ODOM_FROM_WORLD @ seen.world_from_camera
+        assert np.allclose(keyframe.odom_from_camera, truth, atol=1e-6)
+        assert np.allclose(keyframe.base_from_camera, BASE_FROM_CAMERA, atol=1e-6)
+
+
+def test_odometry_between_two_samples_is_interpolated(launch):
+    robot, _ = launch(ODOMETRY)
+    robot.explore(1)
+    seen = robot.look()
+    # The robot passes the pose of the image in the middle between two samples of odometry.
+    odom_from_base = ODOM_FROM_WORLD @ seen.world_from_camera @ CAMERA_FROM_BASE
+    for sign in (-1, 1):
+        half_step = rigid(Rotation.identity(), [sign * 0.02, 0, 0])
+        robot.move(seen.stamp_ns + sign * 20 * MILLISECOND_NS, odom_from_base @ half_step)
+    robot.images.publish(robot.encode(seen))
+    robot.keyframe(seen.stamp_ns)
+    truth = ODOM_FROM_WORLD @ seen.world_from_camera
+    assert np.allclose(robot.backend.windows[-1][-1].odom_from_camera, truth, atol=1e-6)
+
+
+# map -> camera
+
+
+def test_without_odometry_the_camera_is_sent_at_each_keyframe_s_stamp(launch):
+    robot, tree = launch({})
+    first, *others = all_seen = robot.explore(4)
+    world_from_map = first.world_from_camera @ np.linalg.inv(BODY_FROM_OPTICAL)
+    for seen in others:
+        found = world_from_map @ tree.map_from(FRAME, seen.stamp_ns)
+        assert np.allclose(found, seen.world_from_camera, atol=1e-6)
+    stamps = [stamp_of(item) for item in tree.sent()]
+    assert stamps == [seen.stamp_ns for seen in all_seen]
+    assert tree.parents() == {FRAME: {'map'}}
+
+
+def test_without_odometry_the_base_is_sent_where_the_camera_is_mounted(launch):
+    robot, tree = launch({'tf.base_frame': 'base'})
+    first, *others = robot.explore(4)
+    world_from_map = first.world_from_camera @ CAMERA_FROM_BASE
+    for seen in others:
+        found = world_from_map @ tree.map_from(FRAME, seen.stamp_ns)
+        assert np.allclose(found, seen.world_from_camera, atol=1e-6)
+    assert tree.parents() == {'base': {'map'}, FRAME: {'base'}}
+
+
+def test_nothing_is_sent_where_it_is_not_wanted(launch):
+    robot, tree = launch({**ODOMETRY, 'tf.mode': 'none'})
+    robot.explore(3)
+    robot.path(3)
+    assert not tree.sent()
+
+
+# One parent a frame
+
+
+def test_a_camera_with_another_parent_is_left_alone(launch):
+    robot, tree = launch({})
+    head = transform(BODY_FROM_OPTICAL, header(1, 'head'), FRAME)
+    robot.tf_static.publish(TFMessage(transforms=[head]))
+    robot.wait_for(lambda: 'head' in robot.node._buffer.all_frames_as_string())
+    with robot.warned('tf_parent', FRAME, 'parent head', 'map', 'tf.mode'):
+        robot.explore(3)
+    robot.path(3)
+    assert not tree.sent()
+    assert tree.parents() == {FRAME: {'head'}}
+
+
+def test_a_base_with_odometry_is_left_alone(launch):
+    robot, tree = launch({**ODOMETRY, 'tf.mode': 'map_to_camera'})
+    with robot.warned('tf_parent', 'base', 'parent odom'):
+        robot.explore(3)
+    robot.path(3)
+    assert not tree.sent()
+    assert tree.parents() == {'base': {'odom'}, FRAME: {'base'}}
+
+
+def test_odometry_with_another_map_is_left_alone(launch):
+    robot, tree = launch({**ODOMETRY, 'tf.mode': 'map_to_odom', 'tf.rate_hz': 50.0})
+    robot.wait_for(tree.sent)
+    other = transform(np.eye(4), header(0, 'other_map'), 'odom')
+
+    def localise() -> None:
+        other.header.stamp = robot.node.get_clock().now().to_msg()
+        robot.tf.publish(TFMessage(transforms=[other]))
+
+    def silent() -> bool:
+        localise()
+        return robot.warnings('tf_parent') > 0
+
+    with robot.warned('tf_parent', 'odom', 'parent other_map'):
+        robot.wait_for(silent)
+    count = len(tree.sent())
+    reports = len(robot.heard['/diagnostics'])
+    robot.wait_for(lambda: len(robot.heard['/diagnostics']) > reports + 3)
+    assert len(tree.sent()) <= count + 1, 'the last one was on its way'
