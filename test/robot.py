@@ -55,7 +55,7 @@ from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.ros.node import MapAnythingNode
 
-DEADLINE_S = 8.0
+DEADLINE_S = 30.0
 CAMERA_FROM_BASE = np.linalg.inv(BASE_FROM_CAMERA)
 STEP_NS = 100_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
