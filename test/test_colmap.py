@@ -145,6 +145,15 @@ def test_bad_depth_does_not_disturb_the_scale(backend):
     assert np.median(depth_errors(prediction)) < 0.01
 
 
+def test_depth_that_contradicts_the_geometry_is_refused(backend):
+    factors = np.random.default_rng(0).uniform(0.5, 2.0, (240, 320)).astype(np.float32)
+    keyframes = [
+        replace(keyframe, depth_m=keyframe.depth_m * factors)
+        for keyframe in window(posed=False, depth=True)]
+    with pytest.raises(ReconstructionError, match='differ by more than scale'):
+        backend.infer(keyframes)
+
+
 def test_some_odometry_sets_the_scale(backend):
     keyframes = window()
     keyframes[2] = replace(keyframes[2], odom_from_camera=None)

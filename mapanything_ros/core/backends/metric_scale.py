@@ -24,19 +24,23 @@ import cv2
 import numpy as np
 
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale
+from mapanything_ros.core.errors import ReconstructionError
 
 # Fewer pixels with depth than this, in the whole window, are no evidence.
 MIN_DEPTH_PIXELS = 500
 # Fewer poses, or a shorter longest baseline, say more about noise than about scale.
 MIN_ODOMETRY_POSES = 3
 MIN_ODOMETRY_BASELINE_M = 0.1
+# Estimated poses can be wrong and yet fit the images; then no single scale fits the evidence.
+MAX_RESIDUAL = 0.1
 
 
 def estimate_scale(views: Sequence[Prediction], keyframes: Mapping[int, Keyframe]) -> Scale:
     """
     Scale a window by its keyframes' depth, else by their odometry, else to median depth 1.
 
-    Without any metric evidence the source is 'none'.
+    Without any metric evidence the source is 'none'. Raises ReconstructionError where the
+    evidence contradicts the estimated geometry.
     """
     depth_ratios = np.concatenate(
         [_depth_ratios(view, keyframes[view.keyframe_id]) for view in views])
@@ -60,6 +64,10 @@ def apply_scale(view: Prediction, scale: Scale) -> Prediction:
 def _robust_scale(source: str, ratios: Array) -> Scale:
     factor = float(np.median(ratios))
     residual = float(np.median(np.abs(ratios - factor))) / factor
+    if residual > MAX_RESIDUAL:
+        raise ReconstructionError(
+            f'the estimated geometry and the {source} differ by more than scale: by '
+            f'{residual:.0%}, at most {MAX_RESIDUAL:.0%} are accepted; the estimated poses are probably wrong')
     return Scale(source, factor, residual)
 
 

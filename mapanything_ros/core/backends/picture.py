@@ -49,4 +49,4 @@ def shrink(rgb: NDArray[np.uint8], intrinsics: Array, width_px: int) -> Picture:
         [0.0, y, 0.5 * y - 0.5],
         [0.0, 0.0, 1.0]])
     small = cv2.resize(rgb, (new_width, new_height), interpolation=cv2.INTER_AREA)
-    return Picture(small, new_from_old @ intrinsics)
+    return Picture(small.astype(np.uint8, copy=False), new_from_old @ intrinsics)

@@ -163,8 +163,9 @@ def project(
     )
     ahead = z > 1e-6
     scale = 1.0 / torch.where(ahead, z, 1.0)
-    grid = torch.stack((x * scale, y * scale), dim=-1)
-    return grid, z, ahead & (grid.abs().amax(dim=-1) <= 1.0)
+    x *= scale
+    y *= scale
+    return torch.stack((x, y), dim=-1), z, ahead & (x.abs() <= 1.0) & (y.abs() <= 1.0)
 
 
 def _cost_volume(

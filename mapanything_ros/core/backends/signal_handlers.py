@@ -42,5 +42,5 @@ def signal_handlers_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, action in saved.items():
-            libc.sigaction(number, action, None)
+        for saved_number, action in saved.items():
+            libc.sigaction(saved_number, action, None)
