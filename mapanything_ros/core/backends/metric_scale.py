@@ -67,7 +67,8 @@ def _robust_scale(source: str, ratios: Array) -> Scale:
     if residual > MAX_RESIDUAL:
         raise ReconstructionError(
             f'the estimated geometry and the {source} differ by more than scale: by '
-            f'{residual:.0%}, at most {MAX_RESIDUAL:.0%} are accepted; the estimated poses are probably wrong')
+            f'{residual:.0%}, at most {MAX_RESIDUAL:.0%} are accepted; the estimated poses are '
+            f'probably wrong')
     return Scale(source, factor, residual)
 
 
