@@ -20,7 +20,7 @@ import torch
 
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
-from mapanything_ros.core.errors import InputError, ReconstructionError
+from mapanything_ros.core.errors import ExportError, InputError, ReconstructionError
 from mapanything_ros.core.reconstructor import Reconstructor
 
 RGB = np.full((8, 8, 3), 50, np.uint8)
@@ -170,6 +170,9 @@ def test_the_backend_sees_odometry_only_where_it_is_trusted():
 
 
 def test_saving_writes_what_was_mapped(reconstructor, tmp_path):
+    with pytest.raises(ExportError, match='nothing to save yet'):
+        reconstructor.save(tmp_path)
+    assert not list(tmp_path.iterdir())
     feed(reconstructor, range(3))
     paths = reconstructor.save(tmp_path)
     assert [path.name for path in paths] == ['map.ply', 'trajectory.tum']

@@ -28,7 +28,7 @@ from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Prediction, Submap
-from mapanything_ros.core.errors import AlignmentError, ReconstructionError
+from mapanything_ros.core.errors import AlignmentError, ExportError, ReconstructionError
 from mapanything_ros.core.export import write_ply, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
@@ -147,6 +147,8 @@ class Reconstructor:
     def save(self, directory: Path) -> list[Path]:
         """Write map.ply and trajectory.tum; raise ExportError where that fails."""
         cloud, trajectory = self.map_points(), self.trajectory()
+        if not len(cloud):
+            raise ExportError('the map is empty: there is nothing to save yet')
         paths = [directory / 'map.ply', directory / 'trajectory.tum']
         write_ply(paths[0], cloud)
         write_tum(paths[1], trajectory)
