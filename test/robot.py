@@ -334,5 +334,10 @@ class Robot:
             lambda: next((p for p in self.heard['~/path'][::-1] if len(p.poses) == length), None),
             f'a path of {length}')
 
+    def wait_for_empty_map(self) -> None:
+        """Wait until the map and the path are published empty."""
+        self.path(0)
+        self.wait_for(lambda: self.newest('~/map').width == 0, 'an empty map')
+
     def newest(self, topic: str) -> Any:
         return self.wait_for(lambda: self.heard[topic] and self.heard[topic][-1], topic)

@@ -124,7 +124,7 @@ def test_the_camera_is_found_at_each_keyframe_s_stamp(launch):
 
 
 def test_drift_of_odometry_is_corrected(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
     all_seen = explore_drifting(robot, 5)
     seen = replace(all_seen[-1], stamp_ns=all_seen[-1].stamp_ns + 50 * MILLISECOND_NS)
     robot.move_to(seen, drifted(4))
@@ -163,8 +163,12 @@ def test_map_to_odom_stands_still_with_the_clock(launch):
 
 
 def test_after_reset_the_map_lies_on_odometry_again(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
     explore_drifting(robot, 3)
+    at_ns = robot.next_stamp()
+    robot.tick(at_ns)
+    correction = ODOM_FROM_WORLD @ np.linalg.inv(drifted(2))
+    assert np.allclose(tree.map_from('odom', at_ns), correction, atol=1e-6)
     assert robot.trigger('reset').success
     at_ns = robot.next_stamp()
     robot.tick(at_ns)
@@ -173,16 +177,23 @@ def test_after_reset_the_map_lies_on_odometry_again(launch):
     assert stamps == sorted(set(stamps))
 
 
-def test_odometry_that_is_not_trusted_places_the_map_alone(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
-    seen = explore_drifting(robot, 3)[-1]
+def test_odometry_that_is_trusted_is_not_corrected(launch):
+    robot, tree = launch({**ODOMETRY, **SIMULATED})
+    seen = explore_drifting(robot, 4)[-1]
+    robot.tick(seen.stamp_ns + 1)
+    assert np.allclose(tree.map_from('odom', seen.stamp_ns + 1), np.eye(4))
+    # The window's two keyframes share what the backend and odometry disagree about in a step.
+    pose = robot.path(4).poses[-1].pose
+    off_m = (matrix_of(pose.position, pose.orientation) - drifted(3) @ seen.world_from_camera)
+    assert np.linalg.norm(off_m[:3, 3]) < 0.05
+
+
+def test_odometry_that_is_not_trusted_stays_away_from_the_backend(launch):
+    robot, _ = launch({**ODOMETRY, 'pose_source': 'none'})
+    robot.explore(3)
     assert all(
         keyframe.odom_from_camera is None
         for window in robot.backend.windows for keyframe in window)
-    at_ns = seen.stamp_ns + MILLISECOND_NS
-    robot.tick(at_ns)
-    correction = ODOM_FROM_WORLD @ np.linalg.inv(drifted(2))
-    assert np.allclose(tree.map_from('odom', at_ns), correction, atol=1e-6)
 
 
 def test_trusted_odometry_reaches_the_backend(launch):
