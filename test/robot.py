@@ -335,9 +335,11 @@ class Robot:
             f'a path of {length}')
 
     def wait_for_empty_map(self) -> None:
-        """Wait until the map and the path are published empty."""
-        self.path(0)
+        """Wait until the map and the path are published empty, and forget those before."""
+        self.wait_for(lambda: not self.newest('~/path').poses, 'an empty path')
         self.wait_for(lambda: self.newest('~/map').width == 0, 'an empty map')
+        for topic in ('~/path', '~/map'):
+            del self.heard[topic][:-1]
 
     def newest(self, topic: str) -> Any:
         return self.wait_for(lambda: self.heard[topic] and self.heard[topic][-1], topic)
