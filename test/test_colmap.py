@@ -26,6 +26,7 @@ from scipy.spatial.transform import Rotation
 import torch
 
 from mapanything_ros.core.backends.colmap import ColmapBackend
+from mapanything_ros.core.backends.plane_sweep import sweep
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import BackendUnavailableError, ReconstructionError
@@ -299,3 +300,17 @@ def caught_signals() -> str:
     """Return the mask of the signals that the process handles, as the kernel has it."""
     with open('/proc/self/status') as status:
         return re.search(r'SigCgt:\s*(\w+)', status.read())[1]
+
+
+def test_keyframes_that_stay_are_not_swept_again(monkeypatch):
+    swept = []
+    monkeypatch.setattr(
+        'mapanything_ros.core.backends.colmap.sweep',
+        lambda view, *rest: swept.append(view) or sweep(view, *rest))
+    backend, keyframes = ColmapBackend(SMALL, 'cpu'), window()
+    backend.infer(keyframes[:4])
+    prediction = backend.infer(keyframes[1:])
+    assert len(swept) == 5
+    assert [view.keyframe_id for view in prediction.views] == [11, 12, 13, 14]
+    assert depth_errors(prediction).mean() < 0.02
+    assert kept(prediction) > 0.6

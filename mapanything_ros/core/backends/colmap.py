@@ -30,6 +30,7 @@ from mapanything_ros.core.backends.plane_sweep import (
     choose_sources,
     sweep,
     SweepView,
+    SweptDepth,
 )
 from mapanything_ros.core.backends.structure_from_motion import SparseView, StructureFromMotion
 from mapanything_ros.core.config import ColmapConfig
@@ -69,6 +70,8 @@ class ColmapBackend:
         self._config = config
         self._device = torch.device(device)
         self._structure_from_motion = StructureFromMotion(config.max_features)
+        # Sweeps of the last window by keyframe, where their unit was the metre.
+        self._swept: dict[int, SweptDepth] = {}
 
     def infer(self, keyframes: Sequence[Keyframe]) -> WindowPrediction:
         """Reconstruct a window; see Backend."""
@@ -77,6 +80,8 @@ class ColmapBackend:
         _require_texture(pictures.values())
         # Poses: trusted where every keyframe has one, else estimated, up to scale.
         trusted = all(keyframe.odom_from_camera is not None for keyframe in keyframes)
+        if not trusted:
+            self._swept = {}
         cameras = self._trusted(keyframes) if trusted else self._estimated(keyframes)
         views = {
             number: self._sweep_view(pictures[number], camera)
@@ -84,7 +89,7 @@ class ColmapBackend:
         }
         _require_parallax(views, _middle_of_range(views))
         # Depth: a plane sweep in every view, and what the views agree on.
-        depths = self._depths(views)
+        depths = self._depths(views, trusted)
         self._require_kept(depths.values())
         _require_parallax(views, _middle_depth(depths))
         predictions = [
@@ -122,15 +127,25 @@ class ColmapBackend:
             near=camera.near,
             far=camera.far)
 
-    def _depths(self, views: dict[int, SweepView]) -> dict[int, CheckedDepth]:
+    def _depths(self, views: dict[int, SweepView], metric: bool) -> dict[int, CheckedDepth]:
         window = list(views.values())
-        swept = []
-        for index, view in enumerate(window):
-            sources = choose_sources(window, index, self._config.sources)
-            swept.append(sweep(view, [window[k] for k in sources], self._config.planes))
+        swept = {
+            number: self._known(number, view) or self._sweep(window, index)
+            for index, (number, view) in enumerate(views.items())}
+        if metric:
+            self._swept = swept
         checked = check(
-            window, swept, self._config.consistency, self._config.consistent_views)
+            window, list(swept.values()), self._config.consistency, self._config.consistent_views)
         return dict(zip(views, checked, strict=True))
+
+    def _known(self, number: int, view: SweepView) -> SweptDepth | None:
+        """Return the sweep of a keyframe that stayed in the window, half of the work."""
+        swept = self._swept.get(number)
+        return swept if swept and swept.depth.shape == view.gray.shape else None
+
+    def _sweep(self, window: list[SweepView], index: int) -> SweptDepth:
+        sources = choose_sources(window, index, self._config.sources)
+        return sweep(window[index], [window[k] for k in sources], self._config.planes)
 
     def _prediction(
         self, number: int, picture: Picture, view: SweepView, depth: CheckedDepth
