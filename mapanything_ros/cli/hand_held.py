@@ -28,7 +28,8 @@ _RADII_M = np.array([1.42, 0.98])
 _TURN_RATE = 0.275
 _DRIFT_PER_ROOT_M = 0.024
 _YAW_DRIFT_DEG_PER_ROOT_M = 0.16
-_DRIFT_SMOOTHING_S = 1.5
+# Odometry that slips and is calibrated a little wrong errs much the same way for metres.
+_DRIFT_SMOOTHING_S = 8.0
 _BODY_FROM_OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 

@@ -81,7 +81,7 @@ class KeyframesConfig(Checked):
     """When a frame becomes a keyframe."""
 
     min_translation_m: float = option(
-        0.15, 'With odometry: a frame this far from the last keyframe becomes one.',
+        0.2, 'With odometry: a frame this far from the last keyframe becomes one.',
         minimum=0.001, maximum=100.0)
     min_rotation_deg: float = option(
         12.0, 'With odometry: a frame turned this far from the last keyframe becomes one.',
