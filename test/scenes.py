@@ -22,8 +22,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.cli.room import Room
 from mapanything_ros.core.datatypes import Keyframe
+from mapanything_ros.sample.room import Room
 
 INTRINSICS = np.array([[262.0, 0.0, 158.3], [0.0, 264.0, 121.4], [0.0, 0.0, 1.0]])
 SIZE = (320, 240)

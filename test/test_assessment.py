@@ -20,13 +20,14 @@ import pytest
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
-from mapanything_ros.cli.assessment import Assessment, mesh_distances, Run
-from mapanything_ros.cli.bag import Bag
-from mapanything_ros.cli.recorder import PublishedKeyframe
-from mapanything_ros.cli.room import Room
 from mapanything_ros.cli.sample import write_sample
-from mapanything_ros.cli.summary import summarize, table
-from mapanything_ros.cli.truth import (
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.evaluation import anchor, Trajectory
+from mapanything_ros.offline.assessment import Assessment, mesh_distances, Run
+from mapanything_ros.offline.bag import Bag
+from mapanything_ros.offline.recorder import PublishedKeyframe
+from mapanything_ros.offline.summary import summarize, table
+from mapanything_ros.offline.truth import (
     choose_topics,
     read_camera,
     read_depth,
@@ -34,8 +35,7 @@ from mapanything_ros.cli.truth import (
     read_poses,
     TRUE_SURFACE_FILE,
 )
-from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import anchor, Trajectory
+from mapanything_ros.sample.room import Room
 
 FRAME = 'camera_color_optical_frame'
 HALF = np.array([[130.0, 0, 79.5], [0, 130.0, 59.5], [0, 0, 1]])

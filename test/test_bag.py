@@ -19,7 +19,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
-from mapanything_ros.cli.bag import Bag, BagError
+from mapanything_ros.offline.bag import Bag, BagError
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 IMAGE = 'sensor_msgs/msg/Image'

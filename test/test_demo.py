@@ -24,16 +24,16 @@ import open3d as o3d
 import pytest
 
 from mapanything_ros.cli.demo import main
-from mapanything_ros.cli.mapping_run import Pace, read_tum
-from mapanything_ros.cli.node_process import (
+from mapanything_ros.cli.sample import write_sample
+from mapanything_ros.core.config import WindowConfig
+from mapanything_ros.offline.mapping_run import Pace, read_tum
+from mapanything_ros.offline.node_process import (
     DemoError,
     NodeProcess,
     private_domain,
     ros_arguments,
     use_large_shared_memory,
 )
-from mapanything_ros.cli.sample import write_sample
-from mapanything_ros.core.config import WindowConfig
 
 # Small and quick; what is tested here is the way through the node, not the backend.
 QUICK = ['--set', 'colmap.width_px=96', '--set', 'colmap.planes=48', '--set', 'map.voxel_m=0.05']

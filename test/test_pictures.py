@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 import pytest
 
-from mapanything_ros.cli.pictures import (
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.pictures import (
     ColouredMap,
     draw_keyframes,
     draw_top,
     draw_view,
     KeyframePicture,
 )
-from mapanything_ros.cli.splat import look_from, splat, View
-from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.splat import look_from, splat, View
 
 RED, GREEN, BLUE = (220, 30, 20), (20, 200, 30), (20, 40, 210)
 

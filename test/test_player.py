@@ -32,9 +32,9 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from mapanything_ros.cli.bag import Bag
-from mapanything_ros.cli.player import message_class, Player
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.bag import Bag
+from mapanything_ros.offline.player import message_class, Player
 
 START_NS = 1_700_000_000_123_456_789
 STEP_NS = 20_000_001

@@ -17,7 +17,7 @@ import numpy as np
 import open3d as o3d
 import pytest
 
-from mapanything_ros.cli.room import Room
+from mapanything_ros.sample.room import Room
 
 WIDTH, HEIGHT = 320, 240
 INTRINSICS = np.array([[260.0, 0, 161.3], [0, 259.0, 118.7], [0, 0, 1]])

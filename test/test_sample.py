@@ -22,10 +22,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 import yaml
 
-from mapanything_ros.cli.bag import Bag
-from mapanything_ros.cli.hand_held import walk
-from mapanything_ros.cli.room import Room
 from mapanything_ros.cli.sample import main, SampleError, write_sample
+from mapanything_ros.offline.bag import Bag
+from mapanything_ros.sample.hand_held import walk
+from mapanything_ros.sample.room import Room
 
 FRAMES = 6
 IMAGE = '/camera/color/image_raw/compressed'

@@ -25,23 +25,23 @@ import sys
 
 import numpy as np
 
-from mapanything_ros.cli.assessment import Assessment, Run
-from mapanything_ros.cli.bag import Bag
-from mapanything_ros.cli.mapping_run import map_bag, Recorded
-from mapanything_ros.cli.node_process import DemoError
-from mapanything_ros.cli.pictures import (
+from mapanything_ros.cli.sample import SampleError, write_sample
+from mapanything_ros.core.config import MapConfig, WindowConfig
+from mapanything_ros.core.errors import MapAnythingRosError
+from mapanything_ros.offline.assessment import Assessment, Run
+from mapanything_ros.offline.bag import Bag
+from mapanything_ros.offline.mapping_run import map_bag, Recorded
+from mapanything_ros.offline.node_process import DemoError
+from mapanything_ros.offline.pictures import (
     ColouredMap,
     draw_keyframes,
     draw_top,
     draw_view,
     KeyframePicture,
 )
-from mapanything_ros.cli.recorder import PublishedKeyframe
-from mapanything_ros.cli.sample import SampleError, write_sample
-from mapanything_ros.cli.summary import summarize, table
-from mapanything_ros.cli.truth import choose_topics, Topics
-from mapanything_ros.core.config import MapConfig, WindowConfig
-from mapanything_ros.core.errors import MapAnythingRosError
+from mapanything_ros.offline.recorder import PublishedKeyframe
+from mapanything_ros.offline.summary import summarize, table
+from mapanything_ros.offline.truth import choose_topics, Topics
 
 RESULTS = (
     'map.ply', 'trajectory.tum', 'summary.json', 'map_top.png', 'map_view.png', 'keyframes.png',

@@ -40,8 +40,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.cli.hand_held import HandHeldPath, walk
-from mapanything_ros.cli.room import Room
+from mapanything_ros.sample.hand_held import HandHeldPath, walk
+from mapanything_ros.sample.room import Room
 
 WIDTH, HEIGHT = 640, 480
 INTRINSICS = np.array([[519.3, 0.0, 321.7], [0.0, 520.1, 238.4], [0.0, 0.0, 1.0]])

@@ -24,15 +24,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from mapanything_ros.cli.recorder import PublishedKeyframe
-from mapanything_ros.cli.truth import (
-    read_camera,
-    read_depth,
-    read_odometry,
-    read_poses,
-    Topics,
-    TRUE_SURFACE_FILE,
-)
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import (
@@ -46,6 +37,15 @@ from mapanything_ros.core.evaluation import (
     Trajectory,
     trajectory_error,
     valid_depth,
+)
+from mapanything_ros.offline.recorder import PublishedKeyframe
+from mapanything_ros.offline.truth import (
+    read_camera,
+    read_depth,
+    read_odometry,
+    read_poses,
+    Topics,
+    TRUE_SURFACE_FILE,
 )
 
 TRUE_CLOUD_VOXEL_M = 0.01

@@ -27,8 +27,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from mapanything_ros.cli.bag import Bag
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.bag import Bag
 
 # 50 Hz; more would keep a Python executor from the images.
 CLOCK_PERIOD_S = 0.02

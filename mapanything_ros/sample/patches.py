@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mapanything_ros.cli.textures import Painter, Rng, TEXEL_M
+from mapanything_ros.sample.textures import Painter, Rng, TEXEL_M
 
 _SQUARE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
 

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from mapanything_ros.cli.splat import look_from, splat, View
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.splat import look_from, splat, View
 
 BACKGROUND = '#f4f4f2'
 PATH_COLOUR = '#ff2d55'

@@ -33,9 +33,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 
-from mapanything_ros.cli.node_process import DemoError
-from mapanything_ros.cli.truth import image_array, stamp_ns
 from mapanything_ros.core.datatypes import Array
+from mapanything_ros.offline.node_process import DemoError
+from mapanything_ros.offline.truth import image_array, stamp_ns
 
 DIAGNOSTICS_NAME = 'mapanything: mapping'
 POLL_S = 0.05

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mapanything_ros.cli.assessment import Assessment
+from mapanything_ros.offline.assessment import Assessment
 
 
 def summarize(

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import open3d as o3d
 
-from mapanything_ros.cli.baking import bake
-from mapanything_ros.cli.furniture import furnish
-from mapanything_ros.cli.patches import Patch
+from mapanything_ros.sample.baking import bake
+from mapanything_ros.sample.furniture import furnish
+from mapanything_ros.sample.patches import Patch
 
 _NOTHING = np.iinfo(np.uint32).max
 

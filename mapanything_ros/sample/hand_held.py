@@ -19,7 +19,7 @@ import itertools
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.cli.textures import Rng
+from mapanything_ros.sample.textures import Rng
 
 START_NS = 1_700_000_000_123_456_789
 _JITTER_NS = 400_000

@@ -30,19 +30,19 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.cli.bag import Bag
-from mapanything_ros.cli.node_process import (
+from mapanything_ros.core.config import WindowConfig
+from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.offline.bag import Bag
+from mapanything_ros.offline.node_process import (
     DemoError,
     NodeProcess,
     private_domain,
     ros_arguments,
     use_large_shared_memory,
 )
-from mapanything_ros.cli.player import Player
-from mapanything_ros.cli.recorder import PublishedKeyframe, Recorder
-from mapanything_ros.cli.truth import Topics
-from mapanything_ros.core.config import WindowConfig
-from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.offline.player import Player
+from mapanything_ros.offline.recorder import PublishedKeyframe, Recorder
+from mapanything_ros.offline.truth import Topics
 
 NODE_MODULE = 'mapanything_ros.ros.node'
 START_TIMEOUT_S = 90.0

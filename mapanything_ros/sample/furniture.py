@@ -15,8 +15,8 @@
 """Furnish the sample room: 5 x 4 x 2.5 m, floor at z = 0, one corner at the origin."""
 import numpy as np
 
-from mapanything_ros.cli.patches import box, cylinder, moved, Patch, room_shell
-from mapanything_ros.cli.textures import (
+from mapanything_ros.sample.patches import box, cylinder, moved, Patch, room_shell
+from mapanything_ros.sample.textures import (
     abstract,
     Colour,
     framed,

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import open3d as o3d
 
-from mapanything_ros.cli.patches import Patch, size_px
-from mapanything_ros.cli.textures import Rng
+from mapanything_ros.sample.patches import Patch, size_px
+from mapanything_ros.sample.textures import Rng
 
 _WIDTH_PX = 8192
 _GUTTER_PX = 2
