@@ -44,6 +44,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_ros import TransformBroadcaster
+import torch
 
 from mapanything_ros.ros.conversions import to_camera_info, to_image
 from mapanything_ros.ros.transforms import to_header, to_ns, to_transform
@@ -253,7 +254,7 @@ def pictures(case: Case) -> list[Image] | list[CompressedImage]:
     views = [np.ascontiguousarray(texture[:, i * step:i * step + width]) for i in range(PICTURES)]
     header = to_header(0, '')
     if case.transport == 'raw':
-        return [to_image(view, 'bgr8', header) for view in views]
+        return [to_image(torch.from_numpy(view), 'bgr8', header) for view in views]
     return [
         CompressedImage(format='jpeg', data=cv2.imencode('.jpg', view)[1].tobytes())
         for view in views]

@@ -32,6 +32,10 @@ class NullBackend:
         """Raise ReconstructionError."""
         raise ReconstructionError('this backend is for benchmarks and reconstructs nothing')
 
+    def statistics(self) -> dict[str, object]:
+        """Return nothing."""
+        return {}
+
 
 def create_null_backend(config: Config) -> NullBackend:
     """Stand in for create_backend."""

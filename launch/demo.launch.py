@@ -103,6 +103,7 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('params_file'),
             {
                 'backend': 'colmap',
+                'device': 'cpu',
                 'image_transport': LaunchConfiguration('image_transport'),
                 'pose_source': LaunchConfiguration('pose_source'),
                 'tf.odom_frame': LaunchConfiguration('odom_frame'),

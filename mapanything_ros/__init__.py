@@ -19,3 +19,6 @@ import os
 # OpenMP reads this when torch is loaded. Its threads spin while they wait, which is fine for a
 # machine that does nothing else; on a robot's shared cores a window takes 7 times as long.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# CUDA reads this at its first use. Windows differ in size; segments that can grow do not leave
+# memory that is free but in pieces.
+os.environ.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'expandable_segments:True')

@@ -159,6 +159,9 @@ class ExactBackend:
             tuple(self._predict(keyframe, np.linalg.inv(first)) for keyframe in keyframes),
             Scale(source, 1.0, 0.0))
 
+    def statistics(self) -> dict[str, object]:
+        return {'windows_seen': len(self.windows)}
+
     def _check(self, keyframes: Sequence[Keyframe]) -> None:
         ids = [keyframe.id for keyframe in keyframes]
         assert len(ids) >= 2 and ids == sorted(set(ids)), f'ids {ids}'

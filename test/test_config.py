@@ -38,12 +38,17 @@ def test_dotted_names_reach_their_section_and_nothing_else():
 
 
 @pytest.mark.parametrize(('values', 'text'), [
-    ({'window.size': 1}, 'window.size must be between 2 and 1000, got 1'),
+    ({'window.size': 0}, 'window.size must be between 1 and 1000, got 0'),
+    ({'window.size': 1, 'window.overlap': 0, 'backend': 'colmap'}, 'window.size must be at least'),
+    ({'use_depth': True, 'use_camera_info': False}, 'use_depth needs use_camera_info'),
+    ({'mapanything.size_px': 500}, 'mapanything.size_px must be a multiple of 14, got 500'),
+    ({'amp_dtype': 'int8'}, 'amp_dtype must be one of bf16, fp16, fp32'),
+    ({'confidence_percentile': 101.0}, 'confidence_percentile must be between'),
     ({'window.size': 3, 'window.overlap': 3}, 'window.overlap must be less than window.size'),
     ({'map.voxel_m': 1}, 'map.voxel_m must be float, got 1'),
     ({'map.voxel_m': float('nan')}, 'map.voxel_m must be a finite number'),
     ({'use_depth': 1}, 'use_depth must be bool'),
-    ({'backend': 'magic'}, "backend must be one of colmap; got 'magic'"),
+    ({'backend': 'magic'}, "backend must be one of mapanything, colmap; got 'magic'"),
     ({'pose_source': 'tf'}, 'needs tf.odom_frame'),
     ({'tf.mode': 'map_to_odom', 'tf.odom_frame': 'odom'}, 'needs tf.odom_frame and tf.base_frame'),
     ({'colmap.min_depth_m': 5.0, 'colmap.max_depth_m': 4.0}, 'must be less than'),

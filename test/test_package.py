@@ -30,6 +30,7 @@ KEYS = {
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'open3d': 'python3-open3d-pip',
+    'PIL': 'python3-pil',
     'rosbags': 'python3-rosbags-pip',
     'scipy': 'python3-scipy',
     'tf2_ros': 'tf2_ros_py',

@@ -44,12 +44,6 @@ def change(robot: Robot, **values: object) -> list[tuple[bool, str]]:
     return [(result.successful, result.reason) for result in answer.results]
 
 
-def value_of(config: Config, name: str) -> object:
-    for part in name.split('.'):
-        config = getattr(config, part)
-    return config
-
-
 @pytest.fixture(scope='module')
 def robot(start_shared) -> Robot:
     """Start a node that is not configured."""
@@ -75,9 +69,9 @@ def test_every_option_is_a_parameter_with_its_default_and_meaning(start):
 
 def test_defaults_are_those_of_the_configuration(robot):
     quick = set(robot.parameters)
-    for name, _ in options(Config):
+    for name, item in options(Config):
         if name not in quick:
-            assert robot.node.get_parameter(name).value == value_of(Config(), name), name
+            assert robot.node.get_parameter(name).value == item.default, name
 
 
 def test_good_values_are_taken_before_configuration(robot):
@@ -89,7 +83,7 @@ def test_good_values_are_taken_before_configuration(robot):
     ('window__size', 1, 'window.size'),
     ('window__size', 'six', 'INTEGER'),
     ('window__overlap', 2, 'window.overlap must be less than window.size (2), got 2'),
-    ('backend', 'magic', 'backend must be one of colmap'),
+    ('backend', 'magic', 'backend must be one of mapanything, colmap'),
     ('map__voxel_m', float('nan'), 'map.voxel_m'),
     ('pose_source', 'tf', 'tf.odom_frame'),
     ('tf__mode', 'map_to_odom', 'tf.base_frame'),
@@ -122,7 +116,7 @@ def environment(domain: int) -> dict[str, str]:
     ('window.size:=1', ['window.size', '1']),
     ('window.size:=six', ['window.size', 'six']),
     ('window.overlap:=6', ['window.overlap must be less than window.size (6), got 6']),
-    ('backend:=magic', ['backend must be one of colmap', 'magic']),
+    ('backend:=magic', ['backend must be one of mapanything, colmap', 'magic']),
     pytest.param('device:=cuda', ['cuda', 'cpu'], marks=pytest.mark.skipif(
         torch.cuda.is_available(), reason='there is a GPU')),
 ])
@@ -142,7 +136,8 @@ def test_the_executable_refuses_a_bad_value_in_one_sentence(assignment, words):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_the_executable_ends_quietly_when_it_is_told_to(number):
     with domain_id() as domain, subprocess.Popen(
-            EXECUTABLE, stderr=subprocess.PIPE, text=True, env=environment(domain)) as process:
+            [*EXECUTABLE, '-p', 'backend:=colmap', '-p', 'device:=cpu'],
+            stderr=subprocess.PIPE, text=True, env=environment(domain)) as process:
         first = process.stderr.readline()
         process.send_signal(number)
         _, rest = process.communicate(timeout=START_S)

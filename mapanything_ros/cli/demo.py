@@ -128,6 +128,8 @@ def _parameters(
     if options.use_depth and topics.depth is None:
         raise DemoError('the bag has no depth images: run without --use-depth')
     return {
+        'backend': 'colmap',
+        'device': 'cpu',
         'use_sim_time': True,
         'image_transport': 'compressed' if topics.compressed else 'raw',
         'use_depth': options.use_depth,
@@ -140,7 +142,7 @@ def _parameters(
 
 
 def _introduce(bag: Path, topics: Topics, parameters: Mapping[str, object]) -> None:
-    backend = parameters.get('backend', 'colmap')
+    backend = parameters['backend']
     print(f'Backend: {backend}' + (
         ', classical multi-view stereo. This is NOT MapAnything.' if backend == 'colmap' else ''))
     odometry = 'odometry from /tf' if parameters['pose_source'] == 'tf' else 'no odometry'

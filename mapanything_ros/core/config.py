@@ -47,9 +47,9 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def section(cls: type) -> Any:
-    """Declare a group of parameters."""
-    return field(default_factory=cls)
+def section(cls: type, *, inline: bool = False) -> Any:
+    """Declare a group of parameters; those of an inline group have no prefix."""
+    return field(default_factory=cls, metadata={'inline': inline})
 
 
 class Checked:
@@ -57,7 +57,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
-            if item.metadata:
+            if 'description' in item.metadata:
                 _check(item, getattr(self, item.name))
 
 
@@ -101,16 +101,91 @@ class KeyframesConfig(Checked):
 class WindowConfig(Checked):
     """How keyframes are grouped for one call of the backend."""
 
-    size: int = option(6, 'Keyframes in a window.', minimum=2, maximum=1000)
+    size: int = option(
+        6, 'Keyframes in a window; with 1 (MapAnything alone) each stands for itself, and only '
+        'odometry can tie them.', minimum=1, maximum=1000)
     overlap: int = option(
         3, 'Keyframes that a window shares with the one before; windows are joined through them.',
-        minimum=1, maximum=999)
+        minimum=0, maximum=999)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.overlap >= self.size:
             raise ConfigError(
                 f'window.overlap must be less than window.size ({self.size}), got {self.overlap}')
+
+
+@dataclass(frozen=True)
+class MapAnythingConfig(Checked):
+    """Which MapAnything is loaded, and what it is given."""
+
+    weights: str = option(
+        'facebook/map-anything-apache', 'A folder with config.json and model.safetensors, or a '
+        "Hugging Face id that is in this machine's cache (weights fetch). Nothing is downloaded "
+        'at run time. facebook/map-anything is for non-commercial use alone.')
+    size_px: int = option(
+        518, 'Longest side of the images that the network sees; 518 is what it was trained on. '
+        'Smaller is faster, and needs less memory.', minimum=140, maximum=2072)
+    reuse_features: bool = option(
+        True, "Keep the encoder's features of keyframes that stay in the window (6.4 MB each "
+        'at 518x392) and skip 40 % of the work.')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size_px % 14:
+            raise ConfigError(
+                f'mapanything.size_px must be a multiple of 14, got {self.size_px}')
+
+
+@dataclass(frozen=True)
+class InferConfig(Checked):
+    """The arguments of MapAnything's ``infer``, by their own names and with its own defaults."""
+
+    memory_efficient_inference: bool = option(
+        False, 'Run the dense head in small batches. The one default that is not the '
+        "model's: where all at once does not fit the GPU, the node changes over and says so.")
+    minibatch_size: int = option(
+        0, 'Views in a batch of the dense head with memory_efficient_inference; 0 is by free '
+        'memory.', minimum=0, maximum=1000)
+    use_amp: bool = option(
+        True, 'Mixed precision; on the CPU it is never used, being slower there.')
+    amp_dtype: str = option(
+        'bf16', 'Type of mixed precision. GPUs older than Ampere (Turing, Volta) want fp16.',
+        choices=('bf16', 'fp16', 'fp32'))
+    apply_mask: bool = option(
+        True, 'Drop pixels that the network calls ambiguous (sky, reflections).')
+    mask_edges: bool = option(
+        True, 'With apply_mask: drop pixels at depth edges, where points float in the air.')
+    edge_normal_threshold: float = option(
+        5.0, 'Degrees between neighbouring normals that make an edge, where depth breaks, too.',
+        minimum=0.0, maximum=180.0)
+    edge_depth_threshold: float = option(
+        0.03, 'Relative difference of neighbouring depths that makes an edge, where normals '
+        'break, too.', minimum=0.0, maximum=10.0)
+    apply_confidence_mask: bool = option(
+        False, 'With apply_mask: drop the least confident pixels of each view. Use it with '
+        'use_multiview_confidence: the learned confidence is a poor filter.')
+    confidence_percentile: float = option(
+        10.0, 'Percentage of pixels that apply_confidence_mask drops.', minimum=0.0,
+        maximum=100.0)
+    ignore_calibration_inputs: bool = option(
+        False, 'Hide camera_info from the network, which then estimates the intrinsics.')
+    ignore_depth_inputs: bool = option(False, 'Hide depth from the network.')
+    ignore_pose_inputs: bool = option(
+        False, 'Hide odometry from the network; windows are placed by it all the same.')
+    ignore_depth_scale_inputs: bool = option(
+        False, 'Do not let depth set the metric scale.')
+    ignore_pose_scale_inputs: bool = option(
+        False, 'Do not let odometry set the metric scale.')
+    use_multiview_confidence: bool = option(
+        False, 'Confidence is the share of views that agree with a pixel, in place of what the '
+        'network has learned.')
+    multiview_conf_depth_abs_thresh: float = option(
+        0.02, 'Metres of depth, plus the relative share, up to which two views agree.',
+        minimum=0.0, maximum=100.0)
+    multiview_conf_depth_rel_thresh: float = option(
+        0.02, 'Share of the depth, plus the absolute part, up to which two views agree.',
+        minimum=0.0, maximum=1.0)
 
 
 @dataclass(frozen=True)
@@ -210,9 +285,12 @@ class OutputConfig(Checked):
 class Config(Checked):
     """All parameters of the node and of the offline tools."""
 
-    backend: str = option('colmap', 'What reconstructs a window.', choices=('colmap',))
+    backend: str = option(
+        'mapanything', 'What reconstructs a window: mapanything (the network; wants a GPU and '
+        'weights) or colmap (classical; calibrated, textured, static scenes).',
+        choices=('mapanything', 'colmap'))
     device: str = option(
-        'cpu', 'Torch device of the backend. There is no fallback: cuda without a GPU is an '
+        'cuda', 'Torch device of the backend. There is no fallback: cuda without a GPU is an '
         'error.', choices=('cpu', 'cuda'))
     autostart: bool = option(
         True, 'Configure and activate on start; false waits for lifecycle transitions.')
@@ -228,8 +306,10 @@ class Config(Checked):
     pose_source: str = option(
         'none', 'tf: camera poses from TF (odom_frame to the camera) are trusted and set the '
         'scale; none: poses are estimated.', choices=('none', 'tf'))
+    infer: InferConfig = section(InferConfig, inline=True)
     keyframes: KeyframesConfig = section(KeyframesConfig)
     window: WindowConfig = section(WindowConfig)
+    mapanything: MapAnythingConfig = section(MapAnythingConfig)
     colmap: ColmapConfig = section(ColmapConfig)
     alignment: AlignmentConfig = section(AlignmentConfig)
     map: MapConfig = section(MapConfig)
@@ -242,6 +322,10 @@ class Config(Checked):
             raise ConfigError("pose_source 'tf' needs tf.odom_frame, for example 'odom'")
         if self.tf.mode == 'map_to_odom' and not (self.tf.odom_frame and self.tf.base_frame):
             raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
+        if self.backend == 'colmap' and self.window.size < 2:
+            raise ConfigError("window.size must be at least 2 with backend 'colmap'")
+        if self.use_depth and not self.use_camera_info:
+            raise ConfigError('use_depth needs use_camera_info: depth means nothing without it')
 
     @property
     def tf_mode(self) -> str:
@@ -258,26 +342,30 @@ def options(cls: type, prefix: str = '') -> Iterator[tuple[str, Field[Any]]]:
     """Give each parameter's dotted name and its dataclass field, in the order written here."""
     for item in fields(cls):
         if is_dataclass(item.default_factory):
-            yield from options(item.default_factory, f'{prefix}{item.name}.')
+            yield from options(item.default_factory, _prefix(item, prefix))
         else:
             yield prefix + item.name, item
 
 
-def from_values(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
+def from_values(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     Build a configuration from dotted names; what is not named keeps its default.
 
     An unknown name, a wrong type or a value out of bounds raises ConfigError with its name.
     """
-    if not prefix:
-        unknown = set(values) - {name for name, _ in options(cls)}
-        if unknown:
-            raise ConfigError(f'unknown parameter: {", ".join(sorted(unknown))}')
+    unknown = set(values) - {name for name, _ in options(cls)}
+    if unknown:
+        raise ConfigError(f'unknown parameter: {", ".join(sorted(unknown))}')
+    return _build(cls, values, '')
+
+
+def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
     arguments: dict[str, Any] = {}
     for item in fields(cls):  # type: ignore[arg-type]
         name = prefix + item.name
         if is_dataclass(item.default_factory):
-            arguments[item.name] = from_values(item.default_factory, values, name + '.')  # type: ignore[arg-type]
+            arguments[item.name] = _build(  # type: ignore[type-var]
+                item.default_factory, values, _prefix(item, prefix))
         elif name in values:
             arguments[item.name] = values[name]
     try:
@@ -285,3 +373,7 @@ def from_values(cls: type[T], values: Mapping[str, Any], prefix: str = '') -> T:
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(prefix) else prefix + text) from None
+
+
+def _prefix(group: Field[Any], prefix: str) -> str:
+    return prefix if group.metadata['inline'] else f'{prefix}{group.name}.'

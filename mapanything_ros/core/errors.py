@@ -35,6 +35,14 @@ class ReconstructionError(MapAnythingRosError):
     """A backend could not reconstruct this window; another window may work."""
 
 
+class WindowTooLargeError(ReconstructionError):
+    """A window needs more memory than there is; one of ``fits`` keyframes may work."""
+
+    def __init__(self, text: str, fits: int) -> None:
+        super().__init__(text)
+        self.fits = fits
+
+
 class AlignmentError(MapAnythingRosError):
     """A window cannot be placed in the map."""
 

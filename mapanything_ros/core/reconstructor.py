@@ -21,18 +21,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-import torch
-
 from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Prediction, Submap
-from mapanything_ros.core.errors import AlignmentError, ExportError, ReconstructionError
+from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
+from mapanything_ros.core.errors import (
+    AlignmentError,
+    ExportError,
+    ReconstructionError,
+    WindowTooLargeError,
+)
 from mapanything_ros.core.export import write_ply, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector
+from mapanything_ros.core.packing import pack_points, unpack
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
+
+# Windows are joined through keyframes that they share.
+MIN_WINDOW = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +110,13 @@ class Reconstructor:
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
                 return submap
-        except (ReconstructionError, AlignmentError):
+        except (ReconstructionError, AlignmentError) as error:
             with self._input_lock:
-                self._window.retry()
+                if isinstance(error, WindowTooLargeError) and error.fits >= MIN_WINDOW:
+                    again = window.generation == self._generation
+                    self._window.shrink(error.fits, window.keyframes if again else ())
+                else:
+                    self._window.retry()
             raise
 
     def reset(self) -> None:
@@ -168,20 +178,9 @@ class Reconstructor:
             if view.keyframe_id in submap.new_ids:
                 pose = submap.map_from_camera(view)
                 self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
-                cloud, weight = masked_points(view, pose)
-                self._map.insert(view.keyframe_id, cloud, weight)
+                weight = view.confidence[view.mask].cpu().numpy()
+                self._map.insert(view.keyframe_id, unpack(pack_points(view, pose)), weight)
 
     def _clear_map(self) -> None:
         self._map.clear()
         self._trajectory.clear()
-
-
-def masked_points(view: Prediction, target_from_camera: Array) -> tuple[PointCloud, np.ndarray]:
-    """Return the points that the mask keeps, in the target frame, and their confidence (N,)."""
-    rotation = torch.as_tensor(
-        target_from_camera[:3, :3], dtype=torch.float32, device=view.depth_m.device)
-    translation = torch.as_tensor(
-        target_from_camera[:3, 3], dtype=torch.float32, device=view.depth_m.device)
-    points = view.points_in_camera()[view.mask] @ rotation.T + translation
-    cloud = PointCloud(points.cpu().numpy(), view.rgb[view.mask].cpu().numpy())
-    return cloud, view.confidence[view.mask].cpu().numpy()

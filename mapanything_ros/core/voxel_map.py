@@ -27,6 +27,9 @@ from mapanything_ros.core.config import MapConfig
 AXIS_BITS = 21
 AXIS_OFFSET = 1 << (AXIS_BITS - 1)
 
+# A point that all other views contradict still counts where nothing better is known.
+MIN_WEIGHT = np.float32(1e-3)
+
 VOXEL = np.dtype([
     ('key', np.int64),
     ('xyz', np.float32, 3),
@@ -73,10 +76,10 @@ class VoxelMap:
         cloud: PointCloud,
         weight: NDArray[np.float32],
     ) -> None:
-        """Add the points that one keyframe saw, in the map frame, with weights (N,) above 0."""
+        """Add the points that one keyframe saw, in the map frame, with weights (N,) in [0,1]."""
         if len(cloud) == 0:
             return
-        fresh = self._average(keyframe_id, cloud, weight)
+        fresh = self._average(keyframe_id, cloud, np.maximum(weight, MIN_WEIGHT))
         index = np.searchsorted(self._voxels['key'], fresh['key'])
         known = np.zeros(len(fresh), bool)
         inside = index < len(self._voxels)

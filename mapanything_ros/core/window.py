@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from mapanything_ros.core.config import WindowConfig
 from mapanything_ros.core.datatypes import Keyframe
@@ -34,6 +35,8 @@ class KeyframeWindow:
         self._size = config.size
         self._step = config.size - config.overlap
         self._keyframes: deque[Keyframe] = deque()
+        # Parts of windows that were too large, before anything newer.
+        self._parts: deque[tuple[Keyframe, ...]] = deque()
         self._fresh = 0
         self._retry = False
         self.dropped = 0
@@ -50,15 +53,19 @@ class KeyframeWindow:
 
     def ready(self) -> bool:
         """Say whether a full window with enough new keyframes waits."""
+        if self._parts:
+            return True
         step = 1 if self._retry else self._step
         return len(self._keyframes) == self._size and self._fresh >= step
 
     def can_take(self) -> bool:
         """Say whether there is anything new to reconstruct, full window or not."""
-        return self._fresh > 0 and len(self._keyframes) >= 2
+        return self.ready() or self._fresh > 0 and len(self._keyframes) >= min(2, self._size)
 
     def take(self) -> tuple[Keyframe, ...]:
         """Return the window, oldest keyframe first; its keyframes are not fresh any more."""
+        if self._parts:
+            return self._parts.popleft()
         self._fresh = 0
         self._retry = False
         return tuple(self._keyframes)
@@ -67,9 +74,32 @@ class KeyframeWindow:
         """Make the window ready again with the next keyframe: the last one taken has failed."""
         self._retry = True
 
+    def shrink(self, size: int, taken: Sequence[Keyframe]) -> None:
+        """
+        Make this and all later windows hold at most ``size`` (2 or more) keyframes.
+
+        Those ``taken``, which did not fit, come again in parts that overlap: none is lost.
+        """
+        self._step = size - min(self._size - self._step, size - 1)
+        self._size = size
+        windows = [tuple(taken), *self._parts] if taken else []
+        if self._fresh > self._step:
+            newest = tuple(self._keyframes)
+            windows.append(newest[-self._fresh - (size - self._step):])
+            self._fresh = 0
+        self._parts = deque(part for window in windows for part in self._split(window))
+        while len(self._keyframes) > size:
+            self._keyframes.popleft()
+
     def clear(self) -> int:
         """Forget all keyframes; return how many were never in a window."""
         lost, self._fresh = self._fresh, 0
         self._keyframes.clear()
+        self._parts.clear()
         self._retry = False
         return lost
+
+    def _split(self, window: tuple[Keyframe, ...]) -> list[tuple[Keyframe, ...]]:
+        overlap = self._size - self._step
+        starts = range(0, max(1, len(window) - overlap), self._step)
+        return [window[start:start + self._size] for start in starts]

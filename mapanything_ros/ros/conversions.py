@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
+import torch
 
 from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.voxel_map import PointCloud
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
 
@@ -49,6 +49,7 @@ D_LENGTHS = {
 
 # The selector's pictures are about this wide: enough for blur and flow, and cheap.
 GRAY_WIDTH = 320
+POINT_BYTES = 16
 
 # uint8, (h,w) or (H,W,3); OpenCV's stubs know no more than that it is an array.
 Picture = NDArray[Any]
@@ -117,12 +118,13 @@ def camera_from_info(message: CameraInfo, rectified: bool) -> Camera:
         np.array(message.d, float), p, message.distortion_model)
 
 
-def to_image(picture: NDArray[np.generic], encoding: str, header: Header) -> Image:
-    """Return the message of a contiguous (H,W) or (H,W,C) little-endian array."""
+def to_image(picture: torch.Tensor, encoding: str, header: Header) -> Image:
+    """Return the message of an (H,W) or (H,W,C) tensor on any device; little-endian."""
     height, width = picture.shape[:2]
+    data = _to_data(picture)
     return Image(
         header=header, height=height, width=width, encoding=encoding, is_bigendian=0,
-        step=picture.nbytes // height, data=_to_data(picture))
+        step=len(data) // height, data=data)
 
 
 def to_camera_info(intrinsics: Array, width: int, height: int, header: Header) -> CameraInfo:
@@ -134,24 +136,21 @@ def to_camera_info(intrinsics: Array, width: int, height: int, header: Header) -
         k=intrinsics.ravel(), r=np.eye(3).ravel(), p=p.ravel())
 
 
-def to_cloud(cloud: PointCloud, header: Header) -> PointCloud2:
-    """Return an unordered cloud, all points valid, with PCL's packed ``rgb`` field."""
-    points = np.empty(len(cloud), [('xyz', '<f4', 3), ('rgb', '<u4')])
-    points['xyz'] = cloud.xyz
-    r, g, b = cloud.rgb.astype(np.uint32).T
-    points['rgb'] = r << 16 | g << 8 | b
+def to_cloud(packed: torch.Tensor, header: Header) -> PointCloud2:
+    """Return an unordered cloud, all points valid, of what ``pack_points`` made (N,4)."""
     return PointCloud2(
-        header=header, height=1, width=len(points), is_bigendian=False, is_dense=True,
-        point_step=points.itemsize, row_step=points.nbytes, data=_to_data(points),
+        header=header, height=1, width=len(packed), is_bigendian=False, is_dense=True,
+        point_step=POINT_BYTES, row_step=POINT_BYTES * len(packed), data=_to_data(packed),
         fields=[
             PointField(name=name, offset=offset, datatype=PointField.FLOAT32, count=1)
             for name, offset in (('x', 0), ('y', 4), ('z', 8), ('rgb', 12))])
 
 
-def _to_data(values: NDArray[np.generic]) -> array[int]:
-    """Return the bytes as the type that message setters take without looking at each one."""
-    data = array('B')
-    data.frombytes(np.ascontiguousarray(values).data.cast('B'))
+def _to_data(values: torch.Tensor) -> array[int]:
+    """Copy a tensor, wherever it lies, into the type that message setters take unchecked."""
+    data = array('B', [0]) * (values.numel() * values.element_size())
+    if data:
+        torch.frombuffer(data, dtype=values.dtype).view(values.shape).copy_(values)
     return data
 
 

@@ -49,6 +49,7 @@ from mapanything_ros.core.errors import (
     InputError,
 )
 from mapanything_ros.core.reconstructor import Reconstructor
+from mapanything_ros.ros.core_log import CoreLog
 from mapanything_ros.ros.diagnostics import Diagnostics, judge
 from mapanything_ros.ros.frames import FrameAssembler
 from mapanything_ros.ros.input import Input
@@ -111,14 +112,19 @@ class MapAnythingNode(LifecycleNode):
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the backend; fail, with the reason logged, where it cannot run."""
+        reporter = Reporter(self.get_logger())
+        core_log = CoreLog(self.get_logger(), reporter)
         try:
             config = read_config(self)
             backend = create_backend(config)
-        except (ConfigError, BackendUnavailableError) as error:
+        except Exception as error:
+            core_log.close()
+            if not isinstance(error, (ConfigError, BackendUnavailableError)):
+                raise
             self.get_logger().error(f'cannot configure: {error}')
             return TransitionCallbackReturn.FAILURE
-        self._config = config
-        self._reporter = Reporter(self.get_logger())
+        self._config, self._backend = config, backend
+        self._reporter, self._core_log = reporter, core_log
         # Not given the node: the original's time-jump callback raises, and its service stays.
         self._buffer = Buffer()
         self._listener = TransformListener(self._buffer, self)
@@ -214,6 +220,7 @@ class MapAnythingNode(LifecycleNode):
         self._outputs.destroy(self)
         self._tf_output.destroy()
         self._listener.unregister()
+        self._core_log.close()
 
     # Input
 
@@ -336,6 +343,7 @@ class MapAnythingNode(LifecycleNode):
             'images': self._images,
             **self._reconstructor.statistics(),
             **progress.values(),
+            **self._backend.statistics(),
             **{f'warnings_{kind}': n for kind, n in sorted(self._reporter.counts.items())},
             'last_problem': self._reporter.latest,
         })

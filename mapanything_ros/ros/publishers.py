@@ -27,7 +27,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 import torch
 
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Submap
-from mapanything_ros.core.reconstructor import masked_points
+from mapanything_ros.core.packing import pack_cloud, pack_points
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_camera_info, to_cloud, to_image
 from mapanything_ros.ros.transforms import to_header, to_pose
@@ -72,19 +72,17 @@ class Publishers:
                 self._pose.publish(to_pose(
                     submap.map_from_camera(view),
                     to_header(by_id[view.keyframe_id].stamp_ns, self._map_frame)))
-        clouds = [masked_points(view, submap.map_from_camera(view))[0] for view in submap.views]
+        points = [pack_points(view, submap.map_from_camera(view)) for view in submap.views]
         newest = by_id[submap.views[-1].keyframe_id]
-        self._points.publish(to_cloud(
-            PointCloud(
-                np.concatenate([c.xyz for c in clouds]), np.concatenate([c.rgb for c in clouds])),
-            to_header(newest.stamp_ns, self._map_frame)))
+        self._points.publish(
+            to_cloud(torch.cat(points), to_header(newest.stamp_ns, self._map_frame)))
 
     def publish_map(
         self, cloud: PointCloud, trajectory: Sequence[tuple[int, Array]], stamp_ns: int
     ) -> None:
         """Publish the accumulated map and the path, which may both be empty."""
         header = to_header(stamp_ns, self._map_frame)
-        self._map.publish(to_cloud(cloud, header))
+        self._map.publish(to_cloud(pack_cloud(cloud), header))
         self._path.publish(Path(header=header, poses=[
             to_pose(pose, to_header(at_ns, self._map_frame)) for at_ns, pose in trajectory]))
 
@@ -92,9 +90,8 @@ class Publishers:
         header = to_header(keyframe.stamp_ns, keyframe.frame_id)
         height, width = view.depth_m.shape
         depth_m = torch.where(view.mask, view.depth_m, torch.nan)
-        cloud, _ = masked_points(view, np.eye(4))
-        self._image.publish(to_image(view.rgb.cpu().numpy(), 'rgb8', header))
+        self._image.publish(to_image(view.rgb, 'rgb8', header))
         self._camera_info.publish(to_camera_info(view.intrinsics, width, height, header))
-        self._depth.publish(to_image(depth_m.cpu().numpy(), '32FC1', header))
-        self._confidence.publish(to_image(view.confidence.cpu().numpy(), '32FC1', header))
-        self._keyframe_points.publish(to_cloud(cloud, header))
+        self._depth.publish(to_image(depth_m, '32FC1', header))
+        self._confidence.publish(to_image(view.confidence, '32FC1', header))
+        self._keyframe_points.publish(to_cloud(pack_points(view, np.eye(4)), header))

@@ -19,8 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
+from mapanything_ros.core.errors import BackendUnavailableError
 
 
 class Backend(Protocol):
@@ -33,14 +36,35 @@ class Backend(Protocol):
         Reconstruct a window, in the camera frame of its first view.
 
         Views that could not be reconstructed are left out; they are found by id. Raises
-        ReconstructionError, with the reason, where the window as a whole failed.
+        ReconstructionError, with the reason, where the window as a whole failed, and
+        WindowTooLargeError where fewer keyframes at once would work.
         """
+        ...
+
+    def statistics(self) -> dict[str, object]:
+        """Return what the diagnostics should say about the backend, by name."""
         ...
 
 
 def create_backend(config: Config) -> Backend:
     """Load the backend that the configuration names; raise BackendUnavailableError if it can't."""
+    device = torch_device(config.device)
     # Imported here: each backend loads heavy libraries.
-    from mapanything_ros.core.backends.colmap import ColmapBackend
+    if config.backend == 'colmap':
+        from mapanything_ros.core.backends.colmap import ColmapBackend
 
-    return ColmapBackend(config.colmap, config.device)
+        return ColmapBackend(config.colmap, device)
+    from mapanything_ros.core.backends.mapanything import MapAnythingBackend
+
+    return MapAnythingBackend(config, device)
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device; raise BackendUnavailableError, with what to do, if it isn't there."""
+    if name == 'cuda' and not torch.cuda.is_available():
+        build = f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'a CPU build'
+        raise BackendUnavailableError(
+            f"device is 'cuda', but torch {torch.__version__} ({build}) finds no GPU here: "
+            "install the GPU's driver and a CUDA build of torch, or set device to 'cpu' (with "
+            "backend 'mapanything' minutes a window; 'colmap' takes seconds and no weights)")
+    return torch.device(name)

@@ -35,7 +35,7 @@ from mapanything_ros.core.backends.plane_sweep import (
 from mapanything_ros.core.backends.structure_from_motion import SparseView, StructureFromMotion
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
-from mapanything_ros.core.errors import BackendUnavailableError, ReconstructionError
+from mapanything_ros.core.errors import ReconstructionError
 
 # A 7x7 patch with a smaller standard deviation, in grey values of 1.0, has no texture.
 TEXTURE = 3.0 / 255.0
@@ -61,14 +61,10 @@ class ColmapBackend:
 
     name = 'colmap'
 
-    def __init__(self, config: ColmapConfig, device: str) -> None:
-        """Load pycolmap; raise BackendUnavailableError where the device is missing."""
-        if device == 'cuda' and not torch.cuda.is_available():
-            raise BackendUnavailableError(
-                "device is 'cuda', but torch finds no CUDA GPU here; set device to 'cpu', or "
-                'install a GPU driver and a CUDA build of torch')
+    def __init__(self, config: ColmapConfig, device: torch.device) -> None:
+        """Load pycolmap; raise BackendUnavailableError where it is missing."""
         self._config = config
-        self._device = torch.device(device)
+        self._device = device
         self._structure_from_motion = StructureFromMotion(config.max_features)
         # Sweeps of the last window by keyframe, where their unit was the metre.
         self._swept: dict[int, SweptDepth] = {}
@@ -101,6 +97,10 @@ class ColmapBackend:
             return WindowPrediction(tuple(predictions), Scale('odometry'))
         scale = estimate_scale(predictions, {keyframe.id: keyframe for keyframe in keyframes})
         return WindowPrediction(tuple(apply_scale(view, scale) for view in predictions), scale)
+
+    def statistics(self) -> dict[str, object]:
+        """Return nothing: there is nothing to say."""
+        return {}
 
     def _picture(self, keyframe: Keyframe) -> Picture:
         assert keyframe.intrinsics is not None

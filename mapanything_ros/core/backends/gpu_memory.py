@@ -1,0 +1,66 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How much memory a GPU has, and what was used of it."""
+
+from __future__ import annotations
+
+import torch
+
+from mapanything_ros.core.errors import BackendUnavailableError
+
+GIB = 2 ** 30
+
+
+class GpuMemory:
+    """The memory of the backend's device; of a CPU nothing is known and everything fits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cuda = device.type == 'cuda'
+        self.ran_out = 0
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def require(self, size_bytes: int, what: str) -> None:
+        """Raise BackendUnavailableError where less than this is free."""
+        if self._cuda and torch.cuda.mem_get_info(self._device)[0] < size_bytes:
+            raise BackendUnavailableError(f'{self.refusal(what)}: {size_bytes / GIB:.1f} GiB')
+
+    def refusal(self, what: str) -> str:
+        """Say that something does not fit, and how much is free."""
+        if not self._cuda:
+            return f'the memory is too small for {what}'
+        free, total = torch.cuda.mem_get_info(self._device)
+        return (
+            f'the GPU ({torch.cuda.get_device_name(self._device)}, {free / GIB:.1f} of '
+            f'{total / GIB:.1f} GiB free) is too small for {what}')
+
+    def total_bytes(self) -> int:
+        """Return the size of the GPU's memory."""
+        return torch.cuda.mem_get_info(self._device)[1] if self._cuda else 0
+
+    def peak_bytes(self) -> int:
+        """Return the most that tensors have taken since the start."""
+        return torch.cuda.max_memory_allocated(self._device) if self._cuda else 0
+
+    def empty_cache(self) -> None:
+        """Give memory that is not in use back to the driver."""
+        if self._cuda:
+            torch.cuda.empty_cache()
+
+    def statistics(self) -> dict[str, object]:
+        """Return what the diagnostics say about memory."""
+        used = {'gpu_memory_peak_mib': self.peak_bytes() // 2 ** 20} if self._cuda else {}
+        return {**used, 'out_of_memory': self.ran_out}
