@@ -107,7 +107,7 @@ def to_model(views: Sequence[ModelView]) -> list[dict[str, Any]]:
     The dicts are new at each call, because the package writes into them.
     """
     odom_from_reference = views[0].keyframe.odom_from_camera
-    reference_from_odom: Array | None = None
+    reference_from_odom: NDArray[np.floating[Any]] | None = None
     if odom_from_reference is not None:
         reference_from_odom = np.linalg.inv(odom_from_reference)
     return [_to_model(view, reference_from_odom) for view in views]
@@ -121,7 +121,9 @@ def in_model_order(views: Sequence[ModelView]) -> list[ModelView]:
     return order
 
 
-def _to_model(view: ModelView, reference_from_odom: Array | None) -> dict[str, Any]:
+def _to_model(
+    view: ModelView, reference_from_odom: NDArray[np.floating[Any]] | None,
+) -> dict[str, Any]:
     device = view.rgb.device
     made: dict[str, Any] = {
         'img': view.normalised,
@@ -162,8 +164,8 @@ class Crop:
     """
     A resize of an image to ``scaled`` (width, height) that covers ``size``, and the middle of it.
 
-    Pixels are those of the package (``preprocess_inputs``); intrinsics follow the resize as it
-    is, with each axis' own factor, where the package's are up to half a pixel off at the border.
+    The pixels are those of the package (``preprocess_inputs``). Intrinsics and depth follow the
+    resize as it is, where the package's are up to half a pixel off.
     """
 
     original: tuple[int, int]
@@ -196,7 +198,7 @@ class Crop:
             raise ReconstructionError(
                 f'the depth is {depth_m.shape[1]}x{depth_m.shape[0]}, but the image '
                 f'{self.original[0]}x{self.original[1]}: register it to the image')
-        return self._cut(cv2.resize(depth_m, self.scaled, interpolation=cv2.INTER_NEAREST))
+        return self._cut(cv2.resize(depth_m, self.scaled, interpolation=cv2.INTER_NEAREST_EXACT))
 
     def intrinsics(self, intrinsics: Array) -> Array:
         """Return the (3,3) intrinsics of the crop; pixel centres are integers."""
