@@ -79,7 +79,8 @@ def test_a_pixel_keeps_its_colour_and_its_ray(width, height):
     error = (view.rgb.numpy()[..., :2] - expected)[inside, inside]
     # Rounded to whole levels on the way in, and on the way out.
     assert np.abs(error).max() < 1.1
-    assert np.abs(error.mean((0, 1))).max() < 0.05, 'nothing is shifted'
+    shift_px = error.mean((0, 1)) * [width, height] / 160
+    assert np.abs(shift_px).max() < 0.2
 
 
 @pytest.mark.parametrize(('width', 'height'), SIZES)

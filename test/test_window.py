@@ -87,3 +87,54 @@ def test_clear_counts_what_no_window_held(window):
         window.add(keyframe(number))
     assert window.clear() == 4
     assert not window.can_take()
+
+
+def filled(window, count, first=0):
+    for number in range(first, first + count):
+        window.add(keyframe(number))
+
+
+def drained(window):
+    taken = []
+    while window.ready():
+        taken.append(ids(window))
+    return taken
+
+
+def test_a_window_that_was_too_large_comes_again_in_parts_that_overlap():
+    window = KeyframeWindow(WindowConfig(size=6, overlap=2))
+    filled(window, 6)
+    window.shrink(3, window.take())
+    assert drained(window) == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+    filled(window, 1, first=6)
+    assert drained(window) == [[4, 5, 6]], 'and so are the windows that follow'
+    assert window.dropped == 0
+
+
+def test_what_came_in_meanwhile_is_not_lost_either():
+    window = KeyframeWindow(WindowConfig(size=6, overlap=3))
+    filled(window, 6)
+    taken = window.take()
+    filled(window, 5, first=6)
+    window.shrink(2, taken)
+    pairs = drained(window)
+    assert pairs == [[i, i + 1] for i in range(10)]
+    assert window.dropped == 0
+
+
+def test_a_part_that_is_still_too_large_is_split_before_the_others():
+    window = KeyframeWindow(WindowConfig(size=8, overlap=3))
+    filled(window, 8)
+    window.shrink(4, window.take())
+    window.shrink(2, window.take())
+    assert {number for pair in drained(window) for number in pair} == set(range(8))
+
+
+def test_parts_of_a_window_from_before_a_reset_do_not_come_again(window):
+    filled(window, 4)
+    window.take()
+    window.clear()
+    window.shrink(2, ())
+    assert not window.ready()
+    filled(window, 2, first=9)
+    assert drained(window) == [[9, 10]]
