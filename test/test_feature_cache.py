@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Features are computed once for each keyframe, size and precision, and dropped with the window."""
+"""Features are computed once a keyframe, size and precision, and dropped with the window."""
 
 import pytest
 import torch
