@@ -1,0 +1,142 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""MapAnything's weights on this machine: where they are, and whether they are whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+from mapanything_ros.core.errors import BackendUnavailableError
+
+CONFIG = 'config.json'
+WEIGHTS = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+PICKLES = ('.bin', '.pth', '.pt')
+
+APACHE = 'facebook/map-anything-apache'
+NON_COMMERCIAL = 'facebook/map-anything'
+LICENCES = {APACHE: 'Apache-2.0', NON_COMMERCIAL: 'CC-BY-NC-4.0: for non-commercial use alone'}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder's ``config`` (the arguments of the model's class) and its safetensors files."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    files: tuple[Path, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the weights."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def licence(self) -> str:
+        """Return the licence of the weights, as far as the name tells."""
+        return LICENCES.get(self.name, 'unknown: see where the weights came from')
+
+
+def find_checkpoint(weights: str) -> Checkpoint:
+    """
+    Find weights in a folder, or by Hugging Face id in this machine's cache; never in the network.
+
+    Raises BackendUnavailableError, with what to do, where they are missing or damaged.
+    """
+    folder = Path(weights).expanduser()
+    if not folder.is_dir():
+        folder = _cached(weights)
+    files = _files(folder)
+    for file in files:
+        check_whole(file)
+    return Checkpoint(weights, folder, _config(folder), files)
+
+
+def _cached(name: str) -> Path:
+    looks_like_id = name.count('/') == 1 and not name.startswith(('.', '/', '~'))
+    if not looks_like_id:
+        raise BackendUnavailableError(
+            f'mapanything.weights is {name!r}, but there is no such folder; give a folder with '
+            f'{CONFIG} and {WEIGHTS}, or an id such as {APACHE}')
+    # Imported here: with a folder it is not needed.
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'{error}: install the model stack (make model), or give a folder') from error
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise BackendUnavailableError(
+            f"the weights {name} are not in this machine's cache: run `weights fetch {name}` on a "
+            'machine with network, and copy its folder here if that is another one') from error
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    if (folder / INDEX).is_file():
+        names = set(_json(folder / INDEX).get('weight_map', {}).values())
+        files = tuple(sorted(folder / str(name) for name in names))
+    else:
+        files = (folder / WEIGHTS,)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        hint = f' ({pickles[0]} can run code when it is read, and is not used)' if pickles else ''
+        raise BackendUnavailableError(
+            f'{missing[0]} is missing{hint}: run `weights fetch`, or copy the whole folder')
+    return files
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        raise BackendUnavailableError(
+            f'{folder / CONFIG} is missing: run `weights fetch`, or copy the whole folder')
+    return _json(folder / CONFIG)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise BackendUnavailableError(f'{path} is damaged ({error}): fetch it again') from error
+    if not isinstance(values, dict):
+        raise BackendUnavailableError(f'{path} is damaged (it is no object): fetch it again')
+    return values
+
+
+def check_whole(path: Path) -> None:
+    """Raise BackendUnavailableError unless a safetensors file is as long as its header says."""
+    size = path.stat().st_size
+    with path.open('rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        if not 2 <= length <= size - 8:
+            raise BackendUnavailableError(
+                f'{path} is damaged ({size} bytes, and no safetensors header): fetch it again')
+        header = file.read(length)
+    try:
+        tensors = json.loads(header)
+        ends = [v['data_offsets'][1] for k, v in tensors.items() if k != '__metadata__']
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise BackendUnavailableError(
+            f'{path} is damaged (its header cannot be read): fetch it again') from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise BackendUnavailableError(
+            f'{path} is damaged ({size} bytes, {expected} expected): fetch it again')

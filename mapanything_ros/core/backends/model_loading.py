@@ -1,0 +1,204 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Builds MapAnything from weights on this machine, without network and without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+import copy
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+import io
+from typing import Any
+
+import torch
+
+from mapanything_ros.core.backends.checkpoint import Checkpoint
+from mapanything_ros.core.errors import BackendUnavailableError
+
+PACKAGE_VERSION = '1.1'
+MODULES = (
+    'mapanything', 'uniception', 'torchvision', 'timm', 'einops', 'jaxtyping', 'hydra',
+    'huggingface_hub', 'safetensors', 'tqdm')
+DINOV2 = 'facebookresearch/dinov2'
+DINOV2_INSIDE = 'mapanything.models.external.dinov2.hub.backbones'
+# Named in a message of keys that do not fit.
+EXAMPLES = 3
+
+# What defines torchvision's operators, for as long as the process lives.
+_libraries: list[torch.library.Library] = []
+
+
+def missing_requirements() -> list[str]:
+    """Say, a line each, what of the model stack is missing or of another version."""
+    missing = [f'the Python module {name} is missing' for name in MODULES if not find_spec(name)]
+    try:
+        found = version('mapanything')
+    except PackageNotFoundError:
+        return missing
+    if found.split('.')[:2] != PACKAGE_VERSION.split('.'):
+        missing.append(f'mapanything is {found}, but {PACKAGE_VERSION} is needed')
+    return missing
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
+    """
+    Return MapAnything in float32, ready to infer.
+
+    Parameters are not initialised, but are the checkpoint's from the start. Raises
+    BackendUnavailableError where the model stack is missing or the checkpoint does not fit it.
+    """
+    missing = missing_requirements()
+    if missing:
+        raise BackendUnavailableError(
+            f'{"; ".join(missing)}: install the model stack (make model; on a robot see '
+            "README.md), or choose backend 'colmap'")
+    model = build_model(checkpoint)
+    state = _with_aliases(_state(checkpoint, device), model)
+    _check_keys(checkpoint, model.state_dict(), state)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
+    """Return the model of the checkpoint's architecture, with parameters that hold nothing."""
+    config = copy.deepcopy(checkpoint.config)
+    encoder = config.get('encoder_config')
+    if isinstance(encoder, dict) and encoder.get('uses_torch_hub'):
+        # The checkpoint's weights replace those that would be downloaded.
+        encoder['torch_hub_pretrained'] = False
+    try:
+        import_torchvision()
+        model_class = importlib.import_module('mapanything.models').MapAnything
+    except (ImportError, RuntimeError) as error:
+        raise BackendUnavailableError(
+            f'mapanything cannot be imported ({error}): install the model stack again (make '
+            'model)') from error
+    try:
+        # The package prints while it builds.
+        with local_dinov2(), parameters_on_meta(), redirect_stdout(io.StringIO()):
+            model: torch.nn.Module = model_class(**config)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise BackendUnavailableError(
+            f'{checkpoint.folder / "config.json"} does not describe a MapAnything '
+            f'{PACKAGE_VERSION} ({error!r}): fetch it again') from error
+    return model
+
+
+def import_torchvision() -> None:
+    """Import torchvision; a CPU torch beside PyPI's torchvision lacks two operators for that."""
+    try:
+        importlib.import_module('torchvision')
+    except RuntimeError as error:
+        if 'torchvision::nms' not in str(error):
+            raise
+        library = torch.library.Library('torchvision', 'DEF')
+        for name in ('nms', 'qnms'):
+            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        _libraries.append(library)
+        importlib.import_module('torchvision')
+
+
+@contextmanager
+def local_dinov2() -> Iterator[None]:
+    """Take DINOv2's code from inside the package where it would be asked for at github.com."""
+    original = torch.hub.load
+
+    def load(repository: str, model: str, *arguments: Any, **options: Any) -> Any:
+        if repository != DINOV2:
+            return original(repository, model, *arguments, **options)
+        return getattr(importlib.import_module(DINOV2_INSIDE), model)(pretrained=False)
+
+    with _replaced(torch.hub, 'load', load):
+        yield
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Let modules register parameters without memory; buffers are computed as always."""
+    original = torch.nn.Module.register_parameter
+
+    def register(
+        module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None,
+    ) -> None:
+        original(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = torch.nn.Parameter(
+                parameter.to('meta'), requires_grad=False)
+
+    with _replaced(torch.nn.Module, 'register_parameter', register):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _state(checkpoint: Checkpoint, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the tensors by name, copied: those in the file are not aligned for the CPU."""
+    safetensors = importlib.import_module('safetensors')
+    load_file = importlib.import_module('safetensors.torch').load_file
+    state: dict[str, torch.Tensor] = {}
+    for file in checkpoint.files:
+        try:
+            for name, tensor in load_file(file).items():
+                kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+                state[name] = tensor.to(device, kind, copy=True)
+        except safetensors.SafetensorError as error:
+            raise BackendUnavailableError(
+                f'{file} is damaged ({error}): fetch it again') from error
+    return state
+
+
+def _with_aliases(
+    state: dict[str, torch.Tensor], model: torch.nn.Module,
+) -> dict[str, torch.Tensor]:
+    """Add the other names of tensors that the model knows by several; safetensors keeps one."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    complete = dict(state)
+    for group in names.values():
+        known = next((name for name in group if name in state), None)
+        if known is not None:
+            complete.update({name: state[known] for name in group if name not in state})
+    return complete
+
+
+def _check_keys(
+    checkpoint: Checkpoint, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor],
+) -> None:
+    problems = {
+        'missing': expected.keys() - found.keys(),
+        'unknown': found.keys() - expected.keys(),
+        'of another shape': {
+            name for name in expected.keys() & found.keys()
+            if expected[name].shape != found[name].shape},
+    }
+    texts = [
+        f'{len(names)} {kind} ({", ".join(sorted(names)[:EXAMPLES])})'
+        for kind, names in problems.items() if names]
+    if texts:
+        raise BackendUnavailableError(
+            f'the weights in {checkpoint.folder} do not fit their config.json: of the tensors, '
+            f'{"; ".join(texts)}: fetch them again')
