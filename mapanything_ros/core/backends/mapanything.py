@@ -23,9 +23,10 @@ import time
 import numpy as np
 import torch
 
+from mapanything_ros.core.backends.checkpoint import find_checkpoint
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
 from mapanything_ros.core.backends.model_input import in_model_order, ModelInput, to_model
-from mapanything_ros.core.backends.model_loading import find_checkpoint, load_model
+from mapanything_ros.core.backends.model_loading import load_model
 from mapanything_ros.core.backends.model_output import ModelOutput
 from mapanything_ros.core.backends.network import amp_used, Network
 from mapanything_ros.core.config import Config
