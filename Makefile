@@ -3,12 +3,14 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup model demo test test-model lint bench clean
 
 help:
 	@echo 'make demo           make a sample bag, map it with the real node, results in out/demo'
 	@echo 'make demo BAG=path  the same with your own bag; more options in DEMO_ARGS'
 	@echo 'make test           run all tests; options for pytest in PYTEST_ARGS'
+	@echo 'make model          install MapAnything into .venv; MAPANYTHING_SRC=folder takes its source there'
+	@echo 'make test-model     run the tests of the backend against the real MapAnything, tiny'
 	@echo 'make lint           ruff, mypy, package.xml'
 	@echo 'make bench          measure, results in out/bench'
 	@echo 'make setup          make .venv and nothing else'
@@ -17,11 +19,17 @@ help:
 setup:
 	@$(PYTHON) pip_ros/bootstrap.py
 
+model:
+	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' $(PYTHON) pip_ros/bootstrap.py model
+
 demo: setup
 	@$(VENV)/demo --output out/demo $(if $(BAG),--bag $(BAG)) $(DEMO_ARGS)
 
 test: setup
 	@$(VENV)/python -m pytest test pip_ros/test $(PYTEST_ARGS)
+
+test-model: model
+	@$(VENV)/python -m pytest test -m 'model or real_model' --real-model $(PYTEST_ARGS)
 
 lint: setup
 	@$(VENV)/ruff check

@@ -17,17 +17,32 @@
 import argparse
 from pathlib import Path
 
-from benchmarks import front_end
+import torch
+
+from benchmarks import backend, front_end
+
+TINY = Path('test/data/mapanything_tiny.json')
+FULL = Path('benchmarks/mapanything_v1.1.json')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--output', type=Path, default=Path('out/bench'))
+    parser.add_argument('--only', choices=('backend', 'front_end'), help='run one of them')
     parser.add_argument(
         '--images', type=int, default=10_000, help='images of the memory run (default: 10000)')
+    parser.add_argument(
+        '--device', choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='of the backend; cuda runs the whole architecture, cpu a tiny one')
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    front_end.run(arguments.output / 'front_end.json', arguments.images)
+    if arguments.only != 'front_end':
+        backend.run(
+            arguments.output / 'backend.json', torch.device(arguments.device),
+            FULL if arguments.device == 'cuda' else TINY)
+    if arguments.only != 'backend':
+        front_end.run(arguments.output / 'front_end.json', arguments.images)
 
 
 if __name__ == '__main__':

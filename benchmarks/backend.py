@@ -48,11 +48,13 @@ from std_msgs.msg import Header
 import torch
 
 from benchmarks import scene
+from mapanything_ros.core.backends.checkpoint import find_checkpoint
 from mapanything_ros.core.backends.mapanything import MapAnythingBackend
 from mapanything_ros.core.backends.model_input import ModelInput
 from mapanything_ros.core.backends.model_loading import (
-    find_checkpoint,
+    import_torchvision,
     load_model,
+    local_dinov2,
     missing_requirements,
 )
 from mapanything_ros.core.backends.model_output import ModelOutput
@@ -248,9 +250,8 @@ def load_times(folder: Path, device: torch.device) -> dict[str, Any]:
 
 def measure_load(name: str, folder: str, device: str) -> None:
     """Load once and print what it took; libraries are imported before."""
+    import_torchvision()
     from mapanything.models import MapAnything
-
-    from mapanything_ros.core.backends.model_loading import local_dinov2
 
     start_s = time.perf_counter()
     if name == 'ours':

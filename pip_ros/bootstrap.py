@@ -17,6 +17,8 @@ Make `.venv` with all that mapanything_ros needs, and do nothing where it is the
 
 Without a ROS 2 on the machine, ROS 2 Jazzy comes from PyPI wheels, tf2_msgs is generated, and
 `pip_ros` supplies the rest. Where a ROS 2 is sourced, `.venv` sees the packages of that one.
+With `model` as argument MapAnything is installed as well: from MAPANYTHING_SRC, a folder or an
+address that pip understands, else from its repository.
 
 Each step leaves a stamp with a hash of what it was made from and runs again when that changes. A
 step that was interrupted installs over what it left behind. Only the standard library is used.
@@ -35,12 +37,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = Path(__file__).resolve().parent.parent
 PIP_ROS = ROOT / 'pip_ros'
 VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
+MODEL_REQUIREMENTS = ROOT / 'requirements-model.txt'
 LOG = VENV / 'setup.log'
 STAMPS = VENV / 'stamps'
 RUNNING = 'running'
@@ -58,7 +62,15 @@ LIBRARIES = {
 # What tf2_msgs is built with; cmake comes from PyPI.
 BUILD_TOOLS = {'c++': 'g++', 'make': 'make'}
 # Requirements that a robot's own packages satisfy under another name or version.
-PROVIDED_BY_SYSTEM = {'opencv-python-headless': 'cv2', 'torch': 'torch'}
+PROVIDED_BY_SYSTEM = {
+    'opencv-python-headless': 'cv2', 'torch': 'torch', 'torchvision': 'torchvision'}
+# Version 1.1; it and uniception pin what does not fit ROS, and are installed without their pins.
+MAPANYTHING = (
+    'mapanything @ git+https://github.com/facebookresearch/map-anything@'
+    'f7ebafb4d8349776705aaa686cf928988d1bd7f4')
+UNICEPTION = 'uniception==0.1.7'
+# May change their version when the model is installed.
+NOT_CONSTRAINED = ('mapanything==', 'uniception==', 'torchvision==', 'pip==')
 # What an old pip of a distribution needs to build this package as a wheel.
 WHEEL_TOOLS = ['pip>=23', 'setuptools>=61,<80', 'wheel']
 # Python finds the ament index, and so every package's share folder, without sourcing anything.
@@ -100,7 +112,8 @@ def main() -> None:
     try:
         interpreter = find_interpreter()
         install_system_libraries(interpreter)
-        run_steps(steps_for(interpreter))
+        with_model = 'model' in sys.argv[1:]
+        run_steps(steps_for(interpreter, with_model))
     except SetupError as error:
         sys.exit(f'\nsetup: {error}')
     except KeyboardInterrupt:
@@ -206,7 +219,7 @@ def can_sudo() -> bool:
 # --- steps --------------------------------------------------------------------------------------
 
 
-def steps_for(interpreter: Interpreter) -> list[Step]:
+def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
     venv = f'{interpreter} {ROOT}'
     ros = digest([PIP_ROS / 'requirements-ros.txt'])
     messages = digest([PIP_ROS / 'tf2_msgs'])
@@ -224,13 +237,18 @@ def steps_for(interpreter: Interpreter) -> list[Step]:
             Step('pip_ros', 'tf2_ros, cv_bridge, sensor_msgs_py, tf_transformations',
                  digest([PIP_ROS / 'src', PIP_ROS / 'pyproject.toml']), install_pip_ros),
         ]  # fmt: skip
-    return [
-        *steps,
+    steps += [
         Step('libraries', 'torch, Open3D, pycolmap, OpenCV and tools', digest(requirements),
              lambda interrupted: install_libraries(interpreter, requirements, interrupted)),
         Step('package', 'mapanything_ros',
              digest(ROOT / name for name in product), install_package),
     ]  # fmt: skip
+    if with_model:
+        source = os.environ.get('MAPANYTHING_SRC') or MAPANYTHING
+        steps.append(Step(
+            'model', 'MapAnything, torchvision, timm and tools', model_inputs(source),
+            lambda interrupted: install_model(interpreter, source, interrupted)))
+    return steps
 
 
 def run_steps(steps: list[Step]) -> None:
@@ -309,6 +327,40 @@ def install_libraries(
         wanted, constraints = beside_system(requirements)
     arguments = [part for path in wanted for part in ('-r', path)]
     pip(*arguments, '-c', constraints, interrupted=interrupted)
+
+
+def model_inputs(source: str) -> str:
+    """Return what the installed model depends on; of a source folder that is its contents."""
+    hashed = hashlib.sha256(source.encode())
+    folder = Path(source)
+    for file in sorted(folder.rglob('*.py')) if folder.is_dir() else []:
+        hashed.update(file.read_bytes())
+    return f'{UNICEPTION} {hashed.hexdigest()} {digest([MODEL_REQUIREMENTS])}'
+
+
+def install_model(interpreter: Interpreter, source: str, interrupted: bool) -> None:
+    """Install what inference needs, and no more; nothing that is there changes its version."""
+    if interpreter.ros_distro is None:
+        wanted, constraints = [MODEL_REQUIREMENTS], PIP_ROS / 'requirements-ros.txt'
+    else:
+        wanted, constraints = beside_system([MODEL_REQUIREMENTS])
+    pip('-r', wanted[0], '-c', constraints, '-c', installed_versions(), interrupted=interrupted)
+    with tempfile.TemporaryDirectory() as scratch:
+        if Path(source).is_dir():
+            # The build writes into its folder.
+            source = str(shutil.copytree(source, Path(scratch) / 'mapanything', symlinks=True))
+        pip('--no-deps', UNICEPTION, source, interrupted=interrupted)
+
+
+def installed_versions() -> Path:
+    """Write down what is in `.venv` as constraints, and return where."""
+    path = VENV / 'installed.txt'
+    frozen = ask(str(PYTHON), (
+        'from importlib.metadata import distributions\n'
+        'for d in distributions(): print(d.name + "==" + d.version)'))
+    path.write_text('\n'.join(sorted(
+        line for line in frozen.splitlines() if not line.startswith(NOT_CONSTRAINED))) + '\n')
+    return path
 
 
 def beside_system(requirements: list[Path]) -> tuple[list[Path], Path]:

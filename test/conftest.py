@@ -12,12 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A node under test in a DDS domain of its own."""
+"""
+A node under test in a DDS domain of its own, and which MapAnything tests see.
+
+Without ``--real-model`` that is the fake in ``fake_package``, whatever is installed.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
+from importlib.metadata import PackageNotFoundError, version
 import os
+from pathlib import Path
 import random
+import sys
 
 from domain_coordinator import domain_id
 from helpers import ExactBackend
@@ -27,6 +34,46 @@ from rclpy.context import Context
 from robot import Robot
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+HERE = Path(__file__).parent
+REAL_ONLY = 'needs the real mapanything: make test-model'
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--real-model', action='store_true',
+        help='test against the mapanything that is installed, not the fake')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line('markers', 'model: runs against the fake and the real mapanything')
+    config.addinivalue_line('markers', 'real_model: runs against the real mapanything alone')
+    if not config.getoption('--real-model'):
+        sys.path.insert(0, str(HERE / 'fake_package'))
+        # Requirements of the real one; those that are installed come first.
+        sys.path.append(str(HERE / 'fake_modules'))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    if not config.getoption('--real-model'):
+        return 'mapanything: the fake of this repository'
+    try:
+        found = version('mapanything')
+    except PackageNotFoundError:
+        raise pytest.UsageError('--real-model, but mapanything is not installed: make model'
+                                ) from None
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+    return (
+        f'mapanything: the real one, {found}, with test/data/mapanything_tiny.json and random '
+        f'weights; torch {torch.__version__} on {device}')
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption('--real-model'):
+        for item in items:
+            if item.get_closest_marker('real_model'):
+                item.add_marker(pytest.mark.skip(reason=REAL_ONLY))
 
 
 @pytest.fixture(scope='module')

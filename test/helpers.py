@@ -82,6 +82,14 @@ def view_room(
     return (128 + 90 * waves).astype(np.uint8), np.where(ceiling, 0, depth).astype(np.float32)
 
 
+def cast_room(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Return the distance (...) along unit rays (...,3) to the room; inf through the ceiling."""
+    with np.errstate(divide='ignore'):
+        walls = (np.where(directions > 0, ROOM_M, 0.0) - origin) / directions
+    ceiling = (walls.argmin(axis=-1) == 2) & (directions[..., 2] > 0)
+    return np.where(ceiling, np.inf, walls.min(axis=-1))
+
+
 def undistorted(
     width: int, height: int, intrinsics: np.ndarray, distortion: Sequence[float],
 ) -> np.ndarray:

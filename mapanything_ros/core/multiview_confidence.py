@@ -39,13 +39,13 @@ def multiview_confidence(
     the depth. 0 where the mask is false or no view looks; a view whose frustum meets no other
     has 1 everywhere.
     """
-    views, height, width = depth_m.shape
     confidence = torch.ones_like(depth_m)
     overlaps = frusta_overlap(depth_m, intrinsics, world_from_camera).tolist()
     camera_from_world = torch.linalg.inv(world_from_camera)
     usable = (depth_m > 0) & mask
-    for source in range(views):
-        others = [i for i in range(views) if i != source and overlaps[source][i]]
+    for source in range(len(depth_m)):
+        others = [
+            i for i, meets in enumerate(overlaps[source]) if i != source and meets]
         if not others:
             continue
         points = _in_world(depth_m[source], intrinsics[source], world_from_camera[source])
@@ -81,7 +81,7 @@ def _look_up(
     points: torch.Tensor, depth_m: torch.Tensor, intrinsics: torch.Tensor,
     camera_from_world: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return, for each view (T,H,W): the points' depth, what the view has there, and if it sees."""
+    """Return, for each view (T,H,W): the points' depth, the view's own, and if it sees them."""
     height, width = depth_m.shape[1:]
     in_camera = camera_from_world[:, :3, :3] @ points.flatten(1) + camera_from_world[:, :3, 3:]
     x, y, expected = (intrinsics @ in_camera).view(-1, 3, height, width).unbind(dim=1)

@@ -29,8 +29,8 @@ from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.core.masks import confidence_mask, edge_mask
 from mapanything_ros.core.multiview_confidence import multiview_confidence
 
-# The intrinsics are fitted to one ray in this many, along each axis.
-RAY_STEP_PX = 8
+# The intrinsics are fitted to about this many rays along each axis, as in the package.
+RAYS = 50
 
 Outputs = Sequence[dict[str, torch.Tensor]]
 
@@ -38,9 +38,8 @@ Outputs = Sequence[dict[str, torch.Tensor]]
 class ModelOutput:
     """Turns raw outputs of ``forward`` into what the package's ``infer`` would have made."""
 
-    def __init__(self, config: InferConfig, exact_masks: bool = False) -> None:
+    def __init__(self, config: InferConfig) -> None:
         self._config = config
-        self._exact_masks = exact_masks
 
     def window(self, outputs: Outputs, views: Sequence[ModelView]) -> WindowPrediction:
         """
@@ -99,8 +98,7 @@ class ModelOutput:
         if config.mask_edges:
             points = torch.cat([output['pts3d'] for output in outputs])
             mask = mask & ~edge_mask(
-                points, depth_m, mask, config.edge_normal_threshold, config.edge_depth_threshold,
-                exact=self._exact_masks)
+                points, depth_m, mask, config.edge_normal_threshold, config.edge_depth_threshold)
         return mask & usable
 
 
@@ -113,9 +111,7 @@ class _Cameras:
     """
 
     def __init__(self, outputs: Outputs, views: Sequence[ModelView], estimated: bool) -> None:
-        rays = torch.cat([
-            output['ray_directions'][:, ::RAY_STEP_PX, ::RAY_STEP_PX] for output in outputs])
-        self.fitted = fit_intrinsics(rays, RAY_STEP_PX)
+        self.fitted = fit_intrinsics(torch.cat([output['ray_directions'] for output in outputs]))
         quaternions = torch.cat([output['cam_quats'] for output in outputs])
         centres = torch.cat([output['cam_trans'] for output in outputs])
         count = len(outputs)
@@ -129,7 +125,8 @@ class _Cameras:
                 'set it to bf16, or use_amp to false')
         self.scale = float(numbers[0, 16])
         poses = _poses(numbers[:, :4], numbers[:, 4:7])
-        self.world_from_camera_on_device = torch.from_numpy(poses).float().to(rays.device)
+        self.world_from_camera_on_device = torch.from_numpy(poses).float().to(
+            quaternions.device)
         # Nothing in the network makes the first pose the identity.
         first = min(range(count), key=lambda i: views[i].keyframe.id)
         self.world_from_camera = np.linalg.inv(poses[first]) @ poses
@@ -145,18 +142,19 @@ def _poses(quats_xyzw: Array, centres: Array) -> Array:
     return poses
 
 
-def fit_intrinsics(rays: torch.Tensor, step_px: int) -> torch.Tensor:
+def fit_intrinsics(rays: torch.Tensor) -> torch.Tensor:
     """
-    Fit pinhole intrinsics (V,3,3) to ray directions (V,h,w,3) of every ``step_px``-th pixel.
+    Fit pinhole intrinsics (V,3,3) to ray directions (V,H,W,3).
 
     A least-squares line for each axis, x = cx + fx * (rx / rz), in float64 but for the result.
     """
-    rays = rays.double()
-    intrinsics = torch.zeros(len(rays), 3, 3, device=rays.device, dtype=torch.float64)
+    views, height, width, _ = rays.shape
+    rows, columns = (torch.arange(0, length, max(1, length // RAYS), device=rays.device)
+                     for length in (height, width))
+    rays = rays[:, rows[:, None], columns].double()
+    intrinsics = torch.zeros(views, 3, 3, device=rays.device, dtype=torch.float64)
     intrinsics[:, 2, 2] = 1
-    for axis, length in ((0, rays.shape[2]), (1, rays.shape[1])):
-        pixels = step_px * torch.arange(length, device=rays.device, dtype=torch.float64)
-        pixels = pixels[None, None, :] if axis == 0 else pixels[None, :, None]
+    for axis, pixels in ((0, columns.double()), (1, rows.double()[:, None])):
         slopes = rays[..., axis] / rays[..., 2]
         middle = slopes.mean(dim=(1, 2), keepdim=True)
         spread = slopes - middle

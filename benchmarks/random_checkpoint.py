@@ -1,0 +1,44 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Write a checkpoint of a MapAnything architecture whose weights are random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from mapanything_ros.core.backends.model_loading import import_torchvision, local_dinov2
+
+# So that, as with trained weights, most pixels are kept and have something to be masked for.
+MASK_BIAS = 2.0
+
+
+def write(folder: Path | str, configuration: Path | str) -> None:
+    """Write config.json and model.safetensors."""
+    import_torchvision()
+    from mapanything.models import MapAnything
+    from safetensors.torch import save_model
+
+    config = json.loads(Path(configuration).read_text())
+    torch.manual_seed(0)
+    with local_dinov2():
+        model = MapAnything(**json.loads(json.dumps(config)))
+    with torch.no_grad():
+        model.dpt_regressor_head.conv2[-1].bias[-1] += MASK_BIAS
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / 'config.json').write_text(json.dumps(config))
+    save_model(model, str(Path(folder) / 'model.safetensors'))

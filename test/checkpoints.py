@@ -1,0 +1,51 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checkpoints of a tiny MapAnything, of the fake's class or the real one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from mapanything_ros.core.backends.model_loading import import_torchvision, local_dinov2
+
+CONFIG = Path(__file__).parent / 'data' / 'mapanything_tiny.json'
+# The real class has random weights here; with this most pixels count.
+MASK_BIAS = 2.0
+
+
+def tiny_model() -> torch.nn.Module:
+    """Return the class that can be imported, built the ordinary way."""
+    import_torchvision()
+    from mapanything.models import MapAnything
+
+    torch.manual_seed(0)
+    with local_dinov2():
+        model = MapAnything(**json.loads(CONFIG.read_text()))
+    with torch.no_grad():
+        model.dpt_regressor_head.conv2[-1].bias[-1] += MASK_BIAS
+    return model.eval()
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """Write config.json and model.safetensors, as the hub holds them; return the folder."""
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(CONFIG.read_text())
+    save_model(tiny_model(), str(folder / 'model.safetensors'))
+    return folder
