@@ -13,3 +13,5 @@
 # limitations under the License.
 
 """Measurements; ``python -m benchmarks`` runs them all and writes to out/bench."""
+
+import mapanything_ros  # noqa: F401 - it says how threads wait, which counts before torch is loaded

@@ -85,6 +85,7 @@ def run(output: Path, device: torch.device, configuration: Path) -> None:
     if missing:
         print(f'backend: not measured; {"; ".join(missing)} (make model)')
         return
+    import_torchvision()
     figures: dict[str, Any] = {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else (
             f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores'),

@@ -24,10 +24,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 import torch
 from torch.nn.functional import max_pool2d, pad
 
 EPSILON = 1e-12
+# How many float32 lie between zero and one.
+ORDER_OF_ONE = int(np.float32(1).view(np.int32))
 # A pixel and half of its neighbours (rows down, columns right); the others mirror these.
 HALF_WINDOW = ((0, 0), (0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -174,11 +177,21 @@ def _unit(vector: Vector) -> Vector:
 
 @lru_cache(maxsize=8)
 def largest_dot(threshold_deg: float) -> float:
-    """Return the largest product of unit vectors whose arc cosine numpy finds too large."""
+    """Return the largest float32 whose arc cosine is more than this, as numpy has it; -2: none."""
     limit = np.deg2rad(threshold_deg)
-    middle = np.float32(np.cos(limit))
-    near = middle.view(np.int32) + np.arange(-64, 65, dtype=np.int32)
-    candidates = near.view(np.float32)
-    with np.errstate(invalid='ignore'):
-        too_large = np.arccos(candidates) > limit
-    return float(candidates[too_large].max()) if too_large.any() else -2.0
+
+    def exceeds(order: int) -> bool:
+        return bool((np.arccos(_float_of_order(order)) > limit).all())
+
+    low, high = -ORDER_OF_ONE, ORDER_OF_ONE
+    if not exceeds(low):
+        return -2.0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if exceeds(middle) else (low, middle)
+    return float(_float_of_order(low)[0])
+
+
+def _float_of_order(order: int) -> NDArray[np.float32]:
+    """Return, as an array, the float32 that is this many floats above (below) zero."""
+    return np.copysign(np.array([abs(order)], np.int32).view(np.float32), np.float32(order))
