@@ -90,7 +90,8 @@ def test_an_image_waits_for_its_calibration(bench):
 
 
 def test_an_image_waits_for_its_depth_of_the_same_stamp(bench):
-    bench = bench(use_camera_info=False, use_depth=True)
+    bench = bench(use_depth=True)
+    bench.assembler.add_camera_info(camera_info())
     bench.add(START_NS)
     bench.add_depth(START_NS + 1)
     assert bench.stamps() == []
@@ -112,7 +113,8 @@ def test_an_image_waits_for_its_transform(bench):
 
 
 def test_images_keep_their_order_while_one_waits(bench):
-    bench = bench(use_camera_info=False, use_depth=True)
+    bench = bench(use_depth=True)
+    bench.assembler.add_camera_info(camera_info())
     for step in range(3):
         bench.add(START_NS + step)
     bench.add_depth(START_NS + 1)
@@ -123,10 +125,12 @@ def test_images_keep_their_order_while_one_waits(bench):
 
 
 @pytest.mark.parametrize(('parameters', 'kind'), [
-    ({}, 'no_camera_info'), ({'use_camera_info': False, 'use_depth': True}, 'no_depth'),
+    ({}, 'no_camera_info'), ({'use_depth': True}, 'no_depth'),
     ({'use_camera_info': False, **WITH_ODOMETRY}, 'no_transform')])
 def test_an_image_is_given_up_after_a_while_with_the_reason(bench, parameters, kind):
     bench = bench(**parameters)
+    if kind != 'no_camera_info':
+        bench.assembler.add_camera_info(camera_info())
     bench.add(START_NS)
     bench.clock_s += 0.99
     assert bench.stamps() == []
@@ -137,7 +141,8 @@ def test_an_image_is_given_up_after_a_while_with_the_reason(bench, parameters, k
 
 
 def test_one_image_that_is_given_up_does_not_hold_the_next(bench):
-    bench = bench(use_camera_info=False, use_depth=True)
+    bench = bench(use_depth=True)
+    bench.assembler.add_camera_info(camera_info())
     bench.add(START_NS)
     bench.clock_s += 0.5
     bench.add(START_NS + 1)
@@ -156,7 +161,8 @@ def test_not_too_many_images_wait_and_the_oldest_go(bench):
 
 
 def test_not_too_much_depth_is_kept_and_the_oldest_goes(bench):
-    bench = bench(use_camera_info=False, use_depth=True)
+    bench = bench(use_depth=True)
+    bench.assembler.add_camera_info(camera_info())
     for step in range(MAX_WAITING + 1):
         bench.add_depth(START_NS + step)
     bench.add(START_NS)

@@ -293,16 +293,6 @@ def test_depth_of_another_size(depth_robot):
         robot.keyframe(seen.stamp_ns)
 
 
-def test_depth_of_another_size_without_calibration(start):
-    robot = start({'use_depth': True, 'use_camera_info': False})
-    robot.explore(2)
-    with robot.warned('depth', '80x60', '160x120'):
-        seen = robot.look()
-        half = np.ascontiguousarray(seen.depth_m[::2, ::2])
-        robot.send(seen, depth=image(half, '32FC1', seen.stamp_ns))
-        robot.keyframe(seen.stamp_ns)
-
-
 def test_depth_of_another_stamp(depth_robot):
     robot = depth_robot
     with nothing_lost(robot), robot.warned('no_depth', 'same stamp', 'use_depth'):

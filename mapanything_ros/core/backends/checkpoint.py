@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from mapanything_ros.core.errors import BackendUnavailableError
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+NEEDED = [CONFIG, INDEX, '*.safetensors']
 PICKLES = ('.bin', '.pth', '.pt')
+# The most that safetensors reads as a header.
+MAX_HEADER_BYTES = 100_000_000
 
 APACHE = 'facebook/map-anything-apache'
 NON_COMMERCIAL = 'facebook/map-anything'
@@ -59,13 +63,18 @@ def find_checkpoint(weights: str) -> Checkpoint:
 
     Raises BackendUnavailableError, with what to do, where they are missing or damaged.
     """
-    folder = Path(weights).expanduser()
+    folder = Path(os.path.expanduser(weights))
     if not folder.is_dir():
         folder = _cached(weights)
-    files = _files(folder)
-    for file in files:
-        check_whole(file)
-    return Checkpoint(weights, folder, _config(folder), files)
+    try:
+        files = _files(folder)
+        for file in files:
+            check_whole(file)
+        return Checkpoint(weights, folder, _config(folder), files)
+    except OSError as error:
+        raise BackendUnavailableError(
+            f'{error.filename} cannot be read ({error.strerror}): give the user that runs this '
+            'the right to read it, or copy the folder again') from error
 
 
 def _cached(name: str) -> Path:
@@ -77,24 +86,21 @@ def _cached(name: str) -> Path:
     # Imported here: with a folder it is not needed.
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise BackendUnavailableError(
             f'{error}: install the model stack (make model), or give a folder') from error
     try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError as error:
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=NEEDED))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
         raise BackendUnavailableError(
-            f"the weights {name} are not in this machine's cache: run `weights fetch {name}` on a "
-            'machine with network, and copy its folder here if that is another one') from error
+            f'the weights {name} are neither a folder nor (whole) in the cache of this machine: '
+            f'run `weights fetch {name}` on a machine with network, and copy its folder here if '
+            'that is another one') from error
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    if (folder / INDEX).is_file():
-        names = set(_json(folder / INDEX).get('weight_map', {}).values())
-        files = tuple(sorted(folder / str(name) for name in names))
-    else:
-        files = (folder / WEIGHTS,)
+    files = _shards(folder) if (folder / INDEX).is_file() else (folder / WEIGHTS,)
     missing = [file for file in files if not file.is_file()]
     if missing:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
@@ -102,6 +108,14 @@ def _files(folder: Path) -> tuple[Path, ...]:
         raise BackendUnavailableError(
             f'{missing[0]} is missing{hint}: run `weights fetch`, or copy the whole folder')
     return files
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    names = _json(folder / INDEX).get('weight_map')
+    if not (isinstance(names, dict) and names):
+        raise BackendUnavailableError(
+            f'{folder / INDEX} is damaged (it names no files): fetch it again')
+    return tuple(sorted({folder / str(name) for name in names.values()}))
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -126,17 +140,17 @@ def check_whole(path: Path) -> None:
     size = path.stat().st_size
     with path.open('rb') as file:
         length = int.from_bytes(file.read(8), 'little')
-        if not 2 <= length <= size - 8:
+        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
             raise BackendUnavailableError(
                 f'{path} is damaged ({size} bytes, and no safetensors header): fetch it again')
         header = file.read(length)
     try:
         tensors = json.loads(header)
         ends = [v['data_offsets'][1] for k, v in tensors.items() if k != '__metadata__']
+        expected = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BackendUnavailableError(
             f'{path} is damaged (its header cannot be read): fetch it again') from error
-    expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise BackendUnavailableError(
             f'{path} is damaged ({size} bytes, {expected} expected): fetch it again')

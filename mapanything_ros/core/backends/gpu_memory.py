@@ -36,7 +36,12 @@ class GpuMemory:
     def require(self, size_bytes: int, what: str) -> None:
         """Raise BackendUnavailableError where less than this is free."""
         if self._cuda and torch.cuda.mem_get_info(self._device)[0] < size_bytes:
-            raise BackendUnavailableError(f'{self.refusal(what)}: {size_bytes / GIB:.1f} GiB')
+            raise self.unavailable(f'{what} ({size_bytes / GIB:.1f} GiB)')
+
+    def unavailable(self, what: str) -> BackendUnavailableError:
+        """Return the error for something that the backend cannot do without."""
+        return BackendUnavailableError(
+            f"{self.refusal(what)}: end what else uses it, or choose backend 'colmap'")
 
     def refusal(self, what: str) -> str:
         """Say that something does not fit, and how much is free."""

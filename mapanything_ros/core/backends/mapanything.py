@@ -23,7 +23,7 @@ import time
 import numpy as np
 import torch
 
-from mapanything_ros.core.backends.checkpoint import find_checkpoint
+from mapanything_ros.core.backends.checkpoint import find_checkpoint, NON_COMMERCIAL
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
 from mapanything_ros.core.backends.model_input import in_model_order, ModelInput, to_model
 from mapanything_ros.core.backends.model_loading import load_model
@@ -35,6 +35,8 @@ from mapanything_ros.core.errors import BackendUnavailableError, WindowTooLargeE
 
 # A common camera's, for the window that is rehearsed.
 REHEARSAL_SHAPE = (480, 640, 3)
+# Fewer views show no motion.
+MIN_WINDOW = 2
 GIB = 2 ** 30
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,9 @@ class MapAnythingBackend:
         try:
             model = load_model(checkpoint, device)
         except torch.OutOfMemoryError as error:
-            raise BackendUnavailableError(self._memory.refusal('the weights')) from error
+            raise self._memory.unavailable('the weights') from error
+        if checkpoint.name == NON_COMMERCIAL:
+            logger.warning('the licence of %s is %s', checkpoint.name, checkpoint.licence)
         self._config = config
         self._device = device
         self._input = ModelInput(config.mapanything.size_px, device)
@@ -82,17 +86,15 @@ class MapAnythingBackend:
         Reconstruct a window; see Backend.
 
         Out of memory, it tries again with an emptied cache and the dense head in batches of one,
-        and stays with that; where that is too much as well, WindowTooLargeError names half.
+        and stays with that; where that is too much as well, WindowTooLargeError names half, or 0
+        where less would show no motion.
         """
         if self._in_batches and self._minibatch_size == 1:
             window = self._attempt(keyframes)
         else:
             window = self._attempt(keyframes) or self._attempt_in_batches(keyframes)
         if window is None:
-            fits = len(keyframes) // 2
-            raise WindowTooLargeError(
-                f'{self._memory.refusal(f"a window of {len(keyframes)} keyframes")}: windows of '
-                f'{fits} are tried from now on; set window.size to that', fits)
+            raise self._too_large(len(keyframes))
         return window
 
     def statistics(self) -> dict[str, object]:
@@ -123,6 +125,17 @@ class MapAnythingBackend:
         self._in_batches, self._minibatch_size = True, 1
         return self._attempt(keyframes)
 
+    def _too_large(self, count: int) -> WindowTooLargeError:
+        refusal = self._memory.refusal(f'a window of {count} keyframes')
+        if count <= MIN_WINDOW:
+            return WindowTooLargeError(f'{refusal}: {self._smaller()}', 0)
+        fits = max(count // 2, MIN_WINDOW)
+        return WindowTooLargeError(
+            f'{refusal}: windows of {fits} are tried from now on; set window.size to that', fits)
+
+    def _smaller(self) -> str:
+        return f'set mapanything.size_px to less than {self._config.mapanything.size_px}'
+
     def _release(self) -> None:
         if self._network.features is not None:
             self._network.features.clear()
@@ -131,7 +144,7 @@ class MapAnythingBackend:
     def _rehearse(self) -> None:
         """Run a window of noise, so that what does not fit is known before the robot drives."""
         size = self._config.window.size
-        while size >= min(2, self._config.window.size):
+        while size:
             try:
                 # Twice: kernels are chosen in the first run.
                 self.infer(_noise(size))
@@ -142,12 +155,13 @@ class MapAnythingBackend:
             except WindowTooLargeError as error:
                 size = error.fits
         else:
-            raise BackendUnavailableError(self._memory.refusal('even the smallest window'))
+            raise BackendUnavailableError(
+                f'{self._memory.refusal("even the smallest window")}: {self._smaller()}, or '
+                "choose backend 'colmap'")
         if size < self._config.window.size:
             raise BackendUnavailableError(
                 f'{self._memory.refusal(f"window.size {self._config.window.size}")}; '
-                f'{size} fit: set window.size to that, or mapanything.size_px to less than '
-                f'{self._config.mapanything.size_px}')
+                f'{size} fit: set window.size to that, or {self._smaller()}')
         logger.info(
             'a window of %d views takes %.2f s, and %.1f of %.1f GiB of the GPU', size,
             time.monotonic() - start_s, self._memory.peak_bytes() / GIB,

@@ -84,7 +84,7 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     try:
         import_torchvision()
         model_class = importlib.import_module('mapanything.models').MapAnything
-    except (ImportError, RuntimeError) as error:
+    except Exception as error:  # what a library raises that does not suit its neighbours
         raise BackendUnavailableError(
             f'mapanything cannot be imported ({error}): install the model stack again (make '
             'model)') from error
