@@ -36,7 +36,7 @@ class ReconstructionError(MapAnythingRosError):
 
 
 class WindowTooLargeError(ReconstructionError):
-    """A window needs more memory than there is; ``fits`` keyframes may work, 0: none would."""
+    """A window needs more memory than there is; ``fits`` (2 or more) may work, 0: none would."""
 
     def __init__(self, text: str, fits: int) -> None:
         super().__init__(text)

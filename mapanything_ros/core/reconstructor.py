@@ -37,9 +37,6 @@ from mapanything_ros.core.packing import pack_points, unpack
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
-# Windows are joined through keyframes that they share.
-MIN_WINDOW = 2
-
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -112,7 +109,7 @@ class Reconstructor:
                 return submap
         except (ReconstructionError, AlignmentError) as error:
             with self._input_lock:
-                if isinstance(error, WindowTooLargeError) and error.fits >= MIN_WINDOW:
+                if isinstance(error, WindowTooLargeError) and error.fits:
                     again = window.generation == self._generation
                     self._window.shrink(error.fits, window.keyframes if again else ())
                 else:

@@ -63,10 +63,10 @@ def find_checkpoint(weights: str) -> Checkpoint:
 
     Raises BackendUnavailableError, with what to do, where they are missing or damaged.
     """
-    folder = Path(os.path.expanduser(weights))
-    if not folder.is_dir():
-        folder = _cached(weights)
     try:
+        folder = Path(os.path.expanduser(weights))
+        if not folder.is_dir():
+            folder = _cached(weights)
         files = _files(folder)
         for file in files:
             check_whole(file)
