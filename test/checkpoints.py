@@ -16,12 +16,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from mapanything_ros.core.backends.model_loading import import_torchvision, local_dinov2
+from mapanything_ros.core.errors import BackendUnavailableError
 
 CONFIG = Path(__file__).parent / 'data' / 'mapanything_tiny.json'
 # The real class has random weights here; with this most pixels count.
@@ -49,3 +53,14 @@ def write_checkpoint(folder: Path) -> Path:
     (folder / 'config.json').write_text(CONFIG.read_text())
     save_model(tiny_model(), str(folder / 'model.safetensors'))
     return folder
+
+
+@contextmanager
+def unavailable(*words: str) -> Iterator[None]:
+    """Check that the backend is refused in one sentence, with these words."""
+    with pytest.raises(BackendUnavailableError) as caught:
+        yield
+    text = str(caught.value)
+    assert '\n' not in text and '. ' not in text and not text.endswith('.'), text
+    for word in words:
+        assert word in text, text
