@@ -55,9 +55,9 @@ from mapanything_ros.core.backends.model_loading import (
     import_torchvision,
     load_model,
     local_dinov2,
-    missing_requirements,
 )
 from mapanything_ros.core.backends.model_output import ModelOutput
+from mapanything_ros.core.backends.model_requirements import missing_requirements
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Keyframe
 from mapanything_ros.core.export import write_ply

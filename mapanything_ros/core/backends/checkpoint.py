@@ -16,10 +16,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
+import re
 from typing import Any
 
 from mapanything_ros.core.errors import BackendUnavailableError
@@ -28,6 +31,7 @@ CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 NEEDED = [CONFIG, INDEX, '*.safetensors']
+CARD = 'README.md'
 PICKLES = ('.bin', '.pth', '.pt')
 # The most that safetensors reads as a header.
 MAX_HEADER_BYTES = 100_000_000
@@ -53,8 +57,10 @@ class Checkpoint:
 
     @property
     def licence(self) -> str:
-        """Return the licence of the weights, as far as the name tells."""
-        return LICENCES.get(self.name, 'unknown: see where the weights came from')
+        """Return the licence of the weights, as far as the name or their model card tells."""
+        return (
+            LICENCES.get(self.name) or _licence_of_card(self.folder / CARD)
+            or 'unknown: see where the weights came from')
 
 
 def find_checkpoint(weights: str) -> Checkpoint:
@@ -63,18 +69,29 @@ def find_checkpoint(weights: str) -> Checkpoint:
 
     Raises BackendUnavailableError, with what to do, where they are missing or damaged.
     """
-    try:
-        folder = Path(os.path.expanduser(weights))
-        if not folder.is_dir():
-            folder = _cached(weights)
-        files = _files(folder)
+    with readable():
+        folder = find_folder(weights)
+        files = find_files(folder)
         for file in files:
             check_whole(file)
-        return Checkpoint(weights, folder, _config(folder), files)
+        return Checkpoint(weights, folder, read_config(folder), files)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turn what the file system refuses into a BackendUnavailableError."""
+    try:
+        yield
     except OSError as error:
         raise BackendUnavailableError(
             f'{error.filename} cannot be read ({error.strerror}): give the user that runs this '
             'the right to read it, or copy the folder again') from error
+
+
+def find_folder(weights: str) -> Path:
+    """Return the folder of weights that are a folder or an id in this machine's cache."""
+    folder = Path(os.path.expanduser(weights))
+    return folder if folder.is_dir() else _cached(weights)
 
 
 def _cached(name: str) -> Path:
@@ -99,14 +116,16 @@ def _cached(name: str) -> Path:
             'that is another one') from error
 
 
-def _files(folder: Path) -> tuple[Path, ...]:
+def find_files(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files of a folder, one or several, that are all there."""
     files = _shards(folder) if (folder / INDEX).is_file() else (folder / WEIGHTS,)
     missing = [file for file in files if not file.is_file()]
     if missing:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         hint = f' ({pickles[0]} can run code when it is read, and is not used)' if pickles else ''
         raise BackendUnavailableError(
-            f'{missing[0]} is missing{hint}: run `weights fetch`, or copy the whole folder')
+            f'{", ".join(map(str, missing))} is missing{hint}: run `weights fetch`, or copy the '
+            'whole folder')
     return files
 
 
@@ -118,7 +137,8 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted({folder / str(name) for name in names.values()}))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the arguments of the model's class."""
     if not (folder / CONFIG).is_file():
         raise BackendUnavailableError(
             f'{folder / CONFIG} is missing: run `weights fetch`, or copy the whole folder')
@@ -135,8 +155,12 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_whole(path: Path) -> None:
-    """Raise BackendUnavailableError unless a safetensors file is as long as its header says."""
+def check_whole(path: Path) -> dict[str, tuple[int, ...]]:
+    """
+    Return the shapes of a safetensors file's tensors by name, as its header has them.
+
+    Raises BackendUnavailableError unless the file is as long as its header says.
+    """
     size = path.stat().st_size
     with path.open('rb') as file:
         length = int.from_bytes(file.read(8), 'little')
@@ -145,8 +169,9 @@ def check_whole(path: Path) -> None:
                 f'{path} is damaged ({size} bytes, and no safetensors header): fetch it again')
         header = file.read(length)
     try:
-        tensors = json.loads(header)
-        ends = [v['data_offsets'][1] for k, v in tensors.items() if k != '__metadata__']
+        tensors = {k: v for k, v in json.loads(header).items() if k != '__metadata__'}
+        shapes = {name: tuple(map(int, tensor['shape'])) for name, tensor in tensors.items()}
+        ends = [tensor['data_offsets'][1] for tensor in tensors.values()]
         expected = 8 + length + max(ends, default=0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BackendUnavailableError(
@@ -154,3 +179,19 @@ def check_whole(path: Path) -> None:
     if size != expected:
         raise BackendUnavailableError(
             f'{path} is damaged ({size} bytes, {expected} expected): fetch it again')
+    return shapes
+
+
+def _licence_of_card(path: Path) -> str | None:
+    """Return the licence that a model card names between its first two lines of dashes."""
+    try:
+        text = path.read_text(errors='replace')
+    except OSError:
+        return None
+    header = text.split('---', 2)[1] if text.startswith('---') else ''
+    found = re.search(r'^license:\s*(\S+)\s*$', header, re.MULTILINE)
+    if found is None:
+        return None
+    name = found[1].strip('\'"')
+    limited = ': for non-commercial use alone' if '-nc' in name.lower() else ''
+    return f'{name}{limited} (as {CARD} has it)'

@@ -20,20 +20,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 import copy
 import importlib
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 import io
 from typing import Any
 
 import torch
 
-from mapanything_ros.core.backends.checkpoint import Checkpoint
+from mapanything_ros.core.backends.checkpoint import check_whole, Checkpoint
+from mapanything_ros.core.backends.model_requirements import (
+    PACKAGE_VERSION,
+    REMEDY,
+    require_model_stack,
+)
 from mapanything_ros.core.errors import BackendUnavailableError
 
-PACKAGE_VERSION = '1.1'
-MODULES = (
-    'mapanything', 'uniception', 'torchvision', 'timm', 'einops', 'jaxtyping', 'hydra',
-    'huggingface_hub', 'safetensors', 'tqdm')
 DINOV2 = 'facebookresearch/dinov2'
 DINOV2_INSIDE = 'mapanything.models.external.dinov2.hub.backbones'
 # Named in a message of keys that do not fit.
@@ -43,18 +42,6 @@ EXAMPLES = 3
 _libraries: list[torch.library.Library] = []
 
 
-def missing_requirements() -> list[str]:
-    """Say, a line each, what of the model stack is missing or of another version."""
-    missing = [f'the Python module {name} is missing' for name in MODULES if not find_spec(name)]
-    try:
-        found = version('mapanything')
-    except PackageNotFoundError:
-        return missing
-    if found.split('.')[:2] != PACKAGE_VERSION.split('.'):
-        missing.append(f'mapanything is {found}, but {PACKAGE_VERSION} is needed')
-    return missing
-
-
 def load_model(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
     """
     Return MapAnything in float32, ready to infer.
@@ -62,16 +49,26 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
     Parameters are not initialised, but are the checkpoint's from the start. Raises
     BackendUnavailableError where the model stack is missing or the checkpoint does not fit it.
     """
-    missing = missing_requirements()
-    if missing:
-        raise BackendUnavailableError(
-            f'{"; ".join(missing)}: install the model stack (make model; on a robot see '
-            "README.md), or choose backend 'colmap'")
+    require_model_stack()
     model = build_model(checkpoint)
     state = _with_aliases(_state(checkpoint, device), model)
     _check_keys(checkpoint, model.state_dict(), state)
     model.load_state_dict(state, strict=True, assign=True)
     return model.to(device).eval().requires_grad_(False)
+
+
+def check_fit(checkpoint: Checkpoint) -> torch.nn.Module:
+    """
+    Return the model without weights if those would fit it; of the files the headers are read.
+
+    Raises BackendUnavailableError where names or shapes of the tensors differ.
+    """
+    model = build_model(checkpoint)
+    found = {
+        name: torch.empty(shape, device='meta')
+        for file in checkpoint.files for name, shape in check_whole(file).items()}
+    _check_keys(checkpoint, model.state_dict(), _with_aliases(found, model))
+    return model
 
 
 def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
@@ -81,13 +78,7 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     if isinstance(encoder, dict) and encoder.get('uses_torch_hub'):
         # The checkpoint's weights replace those that would be downloaded.
         encoder['torch_hub_pretrained'] = False
-    try:
-        import_torchvision()
-        model_class = importlib.import_module('mapanything.models').MapAnything
-    except Exception as error:  # what a library raises that does not suit its neighbours
-        raise BackendUnavailableError(
-            f'mapanything cannot be imported ({error}): install the model stack again (make '
-            'model)') from error
+    model_class = import_model_class()
     try:
         # The package prints while it builds.
         with local_dinov2(), parameters_on_meta(), redirect_stdout(io.StringIO()):
@@ -97,6 +88,16 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
             f'{checkpoint.folder / "config.json"} does not describe a MapAnything '
             f'{PACKAGE_VERSION} ({error!r}): fetch it again') from error
     return model
+
+
+def import_model_class() -> Any:
+    """Return the package's class; raise BackendUnavailableError if it cannot be imported."""
+    try:
+        import_torchvision()
+        return importlib.import_module('mapanything.models').MapAnything
+    except Exception as error:  # what a library raises that does not suit its neighbours
+        raise BackendUnavailableError(
+            f'mapanything cannot be imported ({error}): {REMEDY} again') from error
 
 
 def import_torchvision() -> None:
