@@ -64,6 +64,8 @@ class MapAnything(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.geometric_input_config = geometric_input_config
+        self.info_sharing_type = info_sharing_config['model_type']
+        self.pred_head_type = pred_head_config['type']
         encoder_config = dict(encoder_config)
         del encoder_config['uses_torch_hub']
         self.encoder = Encoder(torch_hub_force_reload=torch_hub_force_reload, **encoder_config)
