@@ -13,6 +13,7 @@
 # limitations under the License.
 
 """Bake the light and the paint of patches into one texture atlas."""
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,10 +26,14 @@ from mapanything_ros.sample.textures import Rng
 _WIDTH_PX = 8192
 _GUTTER_PX = 2
 _LIGHT_STEP_M = 0.06
-# Points of the lamp below the ceiling and of the window, which together cast soft shadows.
-_LAMP_M = np.array([(2.5 + 0.5 * np.cos(a), 2.0 + 0.5 * np.sin(a), 2.35)
-                    for a in 2 * np.pi * (np.arange(8) + 0.3) / 8])
-_WINDOW_M = np.array([(0.1, y, z) for y in (1.45, 1.75, 2.05, 2.35) for z in (1.2, 1.9)])
+
+
+@dataclass(frozen=True)
+class Light:
+    """Points (M, 3) in metres that together cast soft shadows, and how bright they are."""
+
+    points: np.ndarray
+    brightness: float
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,17 @@ class Atlas:
     mean_colours: np.ndarray
 
 
-def bake(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, seed: int) -> Atlas:
+def bake(
+    patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, lights: Sequence[Light],
+    seed: int,
+) -> Atlas:
     """Return the atlas of `patches`, lit with the shadows that `scene` throws."""
     sizes = np.array([size_px(patch) for patch in patches])
     corners, height = _pack(sizes + 2 * _GUTTER_PX)
     picture = np.zeros((height, _WIDTH_PX, 3), np.uint8)
-    lights = _light(patches, scene)
+    shades = _light(patches, scene, lights)
     means = np.empty((len(patches), 3))
-    for index, (patch, light) in enumerate(zip(patches, lights, strict=True)):
+    for index, (patch, light) in enumerate(zip(patches, shades, strict=True)):
         rows, columns = sizes[index]
         rng: Rng = np.random.default_rng([seed, index])
         painted = patch.paint(rng, int(rows), int(columns))
@@ -81,7 +89,9 @@ def _pack(sizes: np.ndarray) -> tuple[np.ndarray, int]:
     return corners, int(y + shelf)
 
 
-def _light(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene) -> list[np.ndarray]:
+def _light(
+    patches: list[Patch], scene: o3d.t.geometry.RaycastingScene, lights: Sequence[Light],
+) -> list[np.ndarray]:
     """Return a coarse grid (rows, columns) float32 of the light that falls on each patch."""
     points, normals, shapes = [], [], []
     for patch in patches:
@@ -93,8 +103,9 @@ def _light(patches: list[Patch], scene: o3d.t.geometry.RaycastingScene) -> list[
         normals.append(np.broadcast_to(patch.normal, points[-1].shape))
         shapes.append((rows, columns))
     where, facing = np.concatenate(points), np.concatenate(normals)
-    light = (0.62 * _openness(where, facing, scene) + 0.55 * _direct(where, facing, _LAMP_M, scene)
-             + 0.45 * _direct(where, facing, _WINDOW_M, scene))
+    light = 0.62 * _openness(where, facing, scene)
+    for lamp in lights:
+        light += lamp.brightness * _direct(where, facing, lamp.points, scene)
     pieces = np.split(light.astype(np.float32), np.cumsum([r * c for r, c in shapes])[:-1])
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 

@@ -13,17 +13,23 @@
 # limitations under the License.
 
 """Render a furnished room with exact depth, for samples and tests whose truth must be known."""
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import open3d as o3d
 
-from mapanything_ros.sample.baking import bake
+from mapanything_ros.sample.baking import bake, Light
 from mapanything_ros.sample.furniture import furnish
 from mapanything_ros.sample.patches import Patch
 
 _NOTHING = np.iinfo(np.uint32).max
+# Of the room: a lamp below the ceiling, and the window.
+_LAMP = Light(np.array([(2.5 + 0.5 * np.cos(a), 2.0 + 0.5 * np.sin(a), 2.35)
+                        for a in 2 * np.pi * (np.arange(8) + 0.3) / 8]), 0.55)
+_WINDOW = Light(
+    np.array([(0.1, y, z) for y in (1.45, 1.75, 2.05, 2.35) for z in (1.2, 1.9)]), 0.45)
 
 
 @dataclass(frozen=True)
@@ -39,21 +45,21 @@ class RenderedView:
     depth_m: np.ndarray
 
 
-class Room:
+class PaintedScene:
     """
-    A furnished, textured, Lambertian room of 5 x 4 x 2.5 m, the same for the same seed.
+    Textured, Lambertian patches under `lights`, the same for the same seed.
 
-    The world frame has z up, the floor at z = 0 and the room in the positive octant. Cameras have
-    optical axes (x right, y down, z forward) and pixel centres at integer coordinates.
+    The world frame has z up. Cameras have optical axes (x right, y down, z forward) and pixel
+    centres at integer coordinates.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self._patches = furnish(np.random.default_rng(seed))
+    def __init__(self, patches: list[Patch], lights: Sequence[Light], seed: int) -> None:
+        self._patches = patches
         self._vertices, self._triangles, self._st, self._owner = _triangulate(self._patches)
         self._scene = o3d.t.geometry.RaycastingScene()
         self._scene.add_triangles(o3d.core.Tensor.from_numpy(self._vertices.astype(np.float32)),
                                   o3d.core.Tensor.from_numpy(self._triangles.astype(np.uint32)))
-        self._atlas = bake(self._patches, self._scene, seed)
+        self._atlas = bake(self._patches, self._scene, lights, seed)
         corner = self._atlas.corners[self._owner][:, None]
         spots = corner + self._st[self._triangles] * self._atlas.sizes[self._owner][:, None]
         # The atlas position is linear in the barycentric coordinates that a ray cast returns.
@@ -134,6 +140,13 @@ class Room:
             # One assignment, so that threads may render together.
             self._lens = lens = (key, centre, fine)
         return lens[1:]
+
+
+class Room(PaintedScene):
+    """A furnished room of 5 x 4 x 2.5 m, floor at z = 0, in the positive octant."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(furnish(np.random.default_rng(seed)), (_LAMP, _WINDOW), seed)
 
 
 def _directions(
