@@ -16,15 +16,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 import math
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.config import AlignmentConfig
+from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
 from mapanything_ros.core.datatypes import (
     Array,
     Keyframe,
@@ -34,6 +34,17 @@ from mapanything_ros.core.datatypes import (
     WindowPrediction,
 )
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.registration import Pairs, register
+from mapanything_ros.core.scale import (
+    depth_evidence,
+    Evidence,
+    evidence_of_ratios,
+    fuse,
+    Fused,
+    odometry_evidence,
+    PIXELS_A_SAMPLE,
+    rescaled,
+)
 
 # REP-103: from the optical frame (x right, z forward) to the body frame (x forward, z up).
 BODY_FROM_OPTICAL: Array = np.array(
@@ -41,29 +52,49 @@ BODY_FROM_OPTICAL: Array = np.array(
 
 # Pixels that two windows must share before their depths tell the scale.
 MIN_SHARED_PIXELS = 100
+# Shared pixels of a view that are enough to join windows with.
+JOIN_PIXELS = 1000
+# How far a backend's own metric scale is off (log), where it has no evidence of its own.
+MODEL_SIGMA = 0.1
+MIN_MODEL_SIGMA = 0.01
+
+Keyframes = Mapping[int, Keyframe]
 
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A view of an earlier window: its pose in the map, and its depth for the scale."""
+    """A view of an earlier window: its pose in the map, and its depth."""
 
     view: Prediction
     map_from_camera: Array
 
 
+@dataclass(frozen=True, eq=False)
+class _Join:
+    """Where a window goes, and how well what ties it there fits."""
+
+    map_from_world: Array
+    residual_m: float
+    inliers: float
+
+
 class Alignment:
     """
-    Places each window in the map rigidly.
+    Places each window in the map.
 
     With trusted odometry every window lies where odometry puts its keyframes, so that no error
     adds up from window to window. Otherwise windows are joined through the keyframes that both
-    hold, found by id; the first lies where odometry says, else with the robot's base (or the
-    camera's body frame) at the map's origin, and one that shares nothing with the last is placed
-    by odometry, or starts a new segment. A window without metric scale takes that of the map.
+    hold, found by id, by their full poses and by their pixels: the same pixel is the same point.
+    The first window lies where odometry says, else with the robot's base (or the camera's body
+    frame) at the map's origin, and one that shares nothing with the last is placed by odometry,
+    or starts a new segment.
     """
 
-    def __init__(self, config: AlignmentConfig, trust_odometry: bool) -> None:
+    def __init__(
+        self, config: AlignmentConfig, scale: ScaleConfig, trust_odometry: bool,
+    ) -> None:
         self._config = config
+        self._scale_config = scale
         self._trust_odometry = trust_odometry
         self.segments = 0
         self.reset()
@@ -74,49 +105,108 @@ class Alignment:
         self._map_from_odom: Array | None = None
         self._last_pose: Array | None = None
         self._metric = False
+        self._scale_sigma = math.inf
 
     def place(self, window: WindowPrediction, keyframes: Sequence[Keyframe]) -> Submap:
         """
-        Return the window in the map frame; ``keyframes`` are those that the backend was given.
+        Return the window in the map frame; ``keyframes`` are those that it was made of.
 
         Raises AlignmentError, and leaves everything as it was, where the keyframes contradict
         the map or the odometry.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
-        window = self._scaled(window)
+        window, fused, warning = self._scaled(window, by_id)
+        odometry = self._join_odometry(window, by_id)
         known = {v.keyframe_id for v in window.views if v.keyframe_id in self._placed}
         first = by_id[window.views[0].keyframe_id]
-        residual_m = 0.0
-        if anchors := self._anchors(window, by_id):
-            map_from_world, residual_m = self._join(window, anchors)
+        if self._trust_odometry and odometry is not None:
+            join = odometry
+        elif known and not self._trust_odometry:
+            join = self._join_map(window)
         else:
-            map_from_world = self._start(first) @ np.linalg.inv(window.views[0].world_from_camera)
+            join = _Join(
+                self._start(first) @ np.linalg.inv(window.views[0].world_from_camera), 0.0, 1.0)
         submap = Submap(
-            window.views, window.scale, map_from_world, residual_m,
+            window.views, window.scale, join.map_from_world, join.residual_m,
             new_ids=frozenset(view.keyframe_id for view in window.views) - known,
-            new_segment=not known and not self._tied(first))
+            new_segment=not known and not self._tied(first),
+            inliers=join.inliers, warning=warning)
         self._remember(submap, by_id)
+        self._scale_sigma = fused.sigma
         return submap
+
+    def repose(self, poses: Mapping[int, Array]) -> None:
+        """Take corrected poses ``map_from_camera`` (4,4) of keyframes, by id."""
+        for number, placed in self._placed.items():
+            if number not in poses:
+                continue
+            correction = poses[number] @ np.linalg.inv(placed.map_from_camera)
+            self._placed[number] = _Placed(placed.view, poses[number])
+        if self._placed and max(self._placed) in poses:
+            self._last_pose = poses[max(self._placed)]
+            if self._map_from_odom is not None:
+                self._map_from_odom = correction @ self._map_from_odom
 
     @property
     def map_from_odom(self) -> Array | None:
         """Return the (4,4) correction of odometry by the newest window, None without odometry."""
         return self._map_from_odom
 
-    def _scaled(self, window: WindowPrediction) -> WindowPrediction:
-        """Give a window without metric scale the scale of the keyframes placed before."""
-        if window.scale.metric:
-            return window
+    # Scale
+
+    def _scaled(
+        self, window: WindowPrediction, by_id: Keyframes,
+    ) -> tuple[WindowPrediction, Fused, str]:
+        """Return the window in metres, as far as they are known, and what contradicts that."""
+        anchor = self._anchor(window, by_id)
+        chain = self._chain(window)
+        if chain is not None and anchor is not None and self._config.model == 'se3':
+            # Only what the source of scale cannot say is taken from the map.
+            chain = None
+        fused = fuse(chain, self._scale_sigma, anchor)
+        if fused is None:
+            return window, Fused(1.0, math.inf), ''
+        used = anchor if anchor is not None and not fused.conflict else chain
+        assert used is not None
+        source = used.source
+        if used is chain and not self._metric:
+            source = 'none'
+        views = tuple(rescaled(view, fused.factor) for view in window.views)
+        scale = Scale(source, window.scale.factor * fused.factor, used.residual)
+        warning = ''
+        if fused.conflict and anchor is not None and chain is not None:
+            warning = (
+                f'the scale by {anchor.source} is {anchor.factor / chain.factor:.2f} times that '
+                "of the map, which is kept for this window: check the robot's odometry (slip) or "
+                'depth sensor' if anchor.source != 'model' else
+                f'the model sees this window {anchor.factor / chain.factor:.2f} times as large '
+                'as the map, whose scale is kept')
+        return WindowPrediction(views, scale), fused, warning
+
+    def _anchor(self, window: WindowPrediction, by_id: Keyframes) -> Evidence | None:
+        """Return what the configured source says; the backend's own where that is silent."""
+        evidence = None
+        if self._scale_config.source == 'odometry':
+            evidence = odometry_evidence(window.views, by_id)
+        elif self._scale_config.source == 'depth':
+            evidence = depth_evidence(window.views, by_id)
+        if evidence is not None or not window.scale.metric:
+            return evidence
+        if self._scale_config.source != 'model' and self._metric:
+            # A map that was anchored keeps its scale where the source is silent for a while.
+            return None
+        own = window.scale
+        sigma = MODEL_SIGMA if own.source == 'model' else max(
+            MIN_MODEL_SIGMA, 0.0 if math.isnan(own.residual) else own.residual)
+        return Evidence(own.source, 1.0, own.residual, sigma)
+
+    def _chain(self, window: WindowPrediction) -> Evidence | None:
+        """Compare the depth of pixels that the window shares with the map."""
         ratios = [self._depth_ratio(v) for v in window.views if v.keyframe_id in self._placed]
-        ratio = torch.cat(ratios) if ratios else torch.empty(0)
+        ratio = torch.cat(ratios).cpu().numpy().astype(float) if ratios else np.empty(0)
         if len(ratio) < MIN_SHARED_PIXELS:
-            return window
-        factor = float(ratio.median())
-        residual = float((ratio - factor).abs().median()) / factor
-        views = tuple(_rescaled(view, factor) for view in window.views)
-        source = 'map' if self._metric else 'none'
-        return WindowPrediction(
-            views, Scale(source, window.scale.factor * factor, residual))
+            return None
+        return evidence_of_ratios('map', ratio, len(ratio) / PIXELS_A_SAMPLE)
 
     def _depth_ratio(self, view: Prediction) -> torch.Tensor:
         """Return the map's depth over the window's for the pixels that both keep, (N,)."""
@@ -126,35 +216,52 @@ class Alignment:
         both = placed.mask & view.mask
         return placed.depth_m[both] / view.depth_m[both]
 
-    def _anchors(self, window: WindowPrediction, by_id: dict[int, Keyframe]) -> dict[int, Array]:
-        """Return where keyframes of the window are in the map, (4,4) by id, as far as known."""
-        if self._trust_odometry:
-            return {
-                number: keyframe.odom_from_camera for number, keyframe in by_id.items()
-                if keyframe.odom_from_camera is not None}
-        return {
-            view.keyframe_id: self._placed[view.keyframe_id].map_from_camera
-            for view in window.views if view.keyframe_id in self._placed}
+    # Place
 
-    def _join(self, window: WindowPrediction, anchors: dict[int, Array]) -> tuple[Array, float]:
-        """Return the rigid transform that puts the window's views on their anchors."""
-        views = [view for view in window.views if view.keyframe_id in anchors]
-        old = np.stack([anchors[view.keyframe_id] for view in views])
-        new = np.stack([view.world_from_camera for view in views])
-        rotations = Rotation.from_matrix(old[:, :3, :3] @ new[:, :3, :3].transpose(0, 2, 1))
-        rotation = rotations.mean()
-        offsets = old[:, :3, 3] - rotation.apply(new[:, :3, 3])
-        translation = offsets.mean(axis=0)
-        residual_m = float(np.sqrt(((offsets - translation) ** 2).sum(axis=1).mean()))
-        spread_deg = math.degrees(float((rotations * rotation.inv()).magnitude().max()))
-        if residual_m > self._config.max_residual_m or spread_deg > self._config.max_rotation_deg:
+    def _join_map(self, window: WindowPrediction) -> _Join:
+        """Put the window on the keyframes that the map has already."""
+        shared = [view for view in window.views if view.keyframe_id in self._placed]
+        reach = self._config.max_residual
+        length_m = _median_depth(window.views)
+        pairs, guesses = [], []
+        for view in shared:
+            placed = self._placed[view.keyframe_id]
+            pairs.append(_pose_pairs(view, placed.map_from_camera, length_m, reach * length_m))
+            pairs.extend(_pixel_pairs(view, placed, reach))
+            guesses.append(placed.map_from_camera @ np.linalg.inv(view.world_from_camera))
+        found = register(Pairs.joined(pairs), guesses)
+        turns_deg = [_angle_deg(found.target_from_source @ np.linalg.inv(g)) for g in guesses]
+        turned = np.mean(np.array(turns_deg) > self._config.max_rotation_deg)
+        if min(found.inliers, 1.0 - turned) < self._config.min_inliers:
             raise AlignmentError(
-                f'the window disagrees with the {"odometry" if self._trust_odometry else "map"} '
-                f'about {len(views)} keyframes by {residual_m:.3f} m and {spread_deg:.1f} degrees')
-        map_from_world = np.eye(4)
-        map_from_world[:3, :3] = rotation.as_matrix()
-        map_from_world[:3, 3] = translation
-        return map_from_world, residual_m
+                f'the window disagrees with the map about {len(shared)} keyframes: '
+                f'{found.inliers:.0%} of what they share is within {reach:.0%} of its depth, '
+                f'{1.0 - turned:.0%} of them within {self._config.max_rotation_deg:g} degrees, '
+                f'and at least {self._config.min_inliers:.0%} must be')
+        return _Join(found.target_from_source, found.residual_m, found.inliers)
+
+    def _join_odometry(self, window: WindowPrediction, by_id: Keyframes) -> _Join | None:
+        """Put the window on the odometry of its keyframes; None where there is too little."""
+        tied = [
+            (view, odometry) for view in window.views
+            if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
+        if not tied:
+            return None
+        reach_m, length_m = self._config.max_residual_m, _median_depth(window.views)
+        found = register(
+            Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
+            [pose @ np.linalg.inv(view.world_from_camera) for view, pose in tied])
+        offsets = [
+            np.linalg.inv(pose) @ found.target_from_source @ view.world_from_camera
+            for view, pose in tied]
+        off_m = max(float(np.linalg.norm(offset[:3, 3])) for offset in offsets)
+        off_deg = max(_angle_deg(offset) for offset in offsets)
+        if off_m > reach_m or off_deg > self._config.max_rotation_deg:
+            raise AlignmentError(
+                f'the window disagrees with the odometry about {len(tied)} keyframes by up to '
+                f'{off_m:.3f} m and {off_deg:.1f} degrees')
+        residual_m = math.sqrt(sum(float(o[:3, 3] @ o[:3, 3]) for o in offsets) / len(offsets))
+        return _Join(found.target_from_source, residual_m, 1.0)
 
     def _start(self, keyframe: Keyframe) -> Array:
         """Return where the camera of a keyframe is in the map when no window tells."""
@@ -171,7 +278,7 @@ class Alignment:
         """Say whether odometry ties the keyframe to what was placed before."""
         return self._map_from_odom is not None and keyframe.odom_from_camera is not None
 
-    def _remember(self, submap: Submap, by_id: dict[int, Keyframe]) -> None:
+    def _remember(self, submap: Submap, by_id: Keyframes) -> None:
         self._placed = {
             view.keyframe_id: _Placed(view, submap.map_from_camera(view))
             for view in submap.views}
@@ -185,7 +292,49 @@ class Alignment:
         self.segments += submap.new_segment
 
 
-def _rescaled(view: Prediction, factor: float) -> Prediction:
-    world_from_camera = view.world_from_camera.copy()
-    world_from_camera[:3, 3] *= factor
-    return replace(view, depth_m=view.depth_m * factor, world_from_camera=world_from_camera)
+def _pose_pairs(view: Prediction, pose: Array, length_m: float, reach_m: float) -> Pairs:
+    """Make a camera's centre and the ends of its axes points that should meet, weight 1."""
+    frame = np.vstack([np.zeros(3), length_m * np.eye(3)])
+
+    def ends(target_from_camera: Array) -> Array:
+        return frame @ target_from_camera[:3, :3].T + target_from_camera[:3, 3]
+
+    return Pairs(
+        ends(view.world_from_camera), ends(pose), np.full(4, 0.25), np.full(4, reach_m))
+
+
+def _pixel_pairs(view: Prediction, placed: _Placed, reach: float) -> list[Pairs]:
+    """Make pixels that both windows keep points that should meet, weight 1 in all."""
+    before = placed.view
+    if before.mask.shape != view.mask.shape:
+        return []
+    row, column = (before.mask & view.mask).nonzero(as_tuple=True)
+    if len(row) < MIN_SHARED_PIXELS:
+        return []
+    stride = max(1, len(row) // JOIN_PIXELS)
+    row, column = row[::stride], column[::stride]
+    # One copy to the host.
+    depth_m, before_m, confidence, before_confidence, u, v = torch.stack([
+        view.depth_m[row, column], before.depth_m[row, column],
+        view.confidence[row, column], before.confidence[row, column],
+        column.float(), row.float()]).cpu().numpy().astype(float)
+    weight = np.sqrt(confidence * before_confidence) + 1e-3
+    return [Pairs(
+        _points(u, v, depth_m, view.intrinsics, view.world_from_camera),
+        _points(u, v, before_m, before.intrinsics, placed.map_from_camera),
+        weight / weight.sum(), reach * before_m)]
+
+
+def _points(u: Array, v: Array, depth_m: Array, intrinsics: Array, pose: Array) -> Array:
+    """Return pixels as (N,3) points in the frame of a camera's (4,4) pose."""
+    rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(intrinsics).T
+    return (rays * depth_m[:, None]) @ pose[:3, :3].T + pose[:3, 3]
+
+
+def _median_depth(views: Sequence[Prediction]) -> float:
+    depths = torch.cat([view.depth_m[view.mask] for view in views])
+    return float(depths.median()) if len(depths) else 1.0
+
+
+def _angle_deg(transform: Array) -> float:
+    return math.degrees(float(Rotation.from_matrix(transform[:3, :3]).magnitude()))

@@ -228,14 +228,33 @@ class ColmapConfig(Checked):
 
 @dataclass(frozen=True)
 class AlignmentConfig(Checked):
-    """When a window is joined to the map, and when it is rejected."""
+    """How a window is joined to the map, and when it is rejected."""
 
+    model: str = option(
+        'sim3', 'sim3: windows are scaled to fit each other, too; se3: each has the scale that '
+        'scale.source gives it.', choices=('sim3', 'se3'))
+    max_residual: float = option(
+        0.1, 'How far the same pixel (and camera) of two windows may be apart, as a share of its '
+        'depth.', minimum=0.001, maximum=1.0)
+    min_inliers: float = option(
+        0.6, 'A window of which a smaller share fits the map so well is rejected.',
+        minimum=0.0, maximum=1.0)
     max_residual_m: float = option(
-        0.2, 'A window whose keyframes lie farther (rms) from where the map, or trusted odometry, '
-        'has them is rejected.', minimum=0.0001, maximum=1000.0)
+        0.2, 'With odometry: a window with a keyframe farther from where that has it, the rest '
+        'of the window fitted, is rejected.', minimum=0.0001, maximum=1000.0)
     max_rotation_deg: float = option(
-        5.0, 'A window with a keyframe turned farther from that is rejected.',
-        minimum=0.001, maximum=180.0)
+        5.0, 'How far keyframes may be turned from where map (min_inliers of them) and odometry '
+        '(all) have them.', minimum=0.001, maximum=180.0)
+
+
+@dataclass(frozen=True)
+class ScaleConfig(Checked):
+    """Where metres come from."""
+
+    source: str = option(
+        'model', "What anchors a window's scale: model (what the backend says), odometry (the "
+        'distances between its keyframes, needs tf.odom_frame) or depth (the depth images, needs '
+        'use_depth).', choices=('model', 'odometry', 'depth'))
 
 
 @dataclass(frozen=True)
@@ -245,13 +264,20 @@ class MapConfig(Checked):
     voxel_m: float = option(
         0.02, 'Edge of a voxel; one point is kept in each.', minimum=0.001, maximum=10.0)
     max_points: int = option(
-        2_000_000, 'Points kept at most; those seen least recently are dropped first.',
-        minimum=1000, maximum=100_000_000)
+        2_000_000, 'Voxels kept at most; the oldest keyframes are dropped first. Up to 250 bytes '
+        'of memory each.', minimum=1000, maximum=100_000_000)
+    radius_m: float = option(
+        0.0, 'What lies farther than this from the newest camera is dropped; 0: nothing.',
+        minimum=0.0, maximum=1e6)
     min_views: int = option(
         2, 'Keyframes that must have seen a voxel before it is published.', minimum=1,
         maximum=100)
     period_s: float = option(
-        2.0, 'Least time between two publications of ~/map.', minimum=0.0, maximum=3600.0)
+        2.0, 'Least time between two publications of ~/map_updates and ~/path.', minimum=0.0,
+        maximum=3600.0)
+    full_period_s: float = option(
+        10.0, 'Least time between two publications of ~/map, which is the whole map.',
+        minimum=0.0, maximum=3600.0)
 
 
 @dataclass(frozen=True)
@@ -304,14 +330,19 @@ class Config(Checked):
     use_depth: bool = option(
         False, 'Wait for depth, registered to the image, at the stamp of the image.')
     pose_source: str = option(
-        'none', 'tf: camera poses from TF (odom_frame to the camera) are trusted and set the '
-        'scale; none: poses are estimated.', choices=('none', 'tf'))
+        'none', 'tf: the backend is given camera poses from TF (odom_frame to the camera); none: '
+        'it estimates them.', choices=('none', 'tf'))
+    pose_use: str = option(
+        'fixed', 'With pose_source tf: fixed puts every window where odometry has it; prior joins '
+        'windows by what they see, and corrects odometry (map -> odom).',
+        choices=('fixed', 'prior'))
     infer: InferConfig = section(InferConfig, inline=True)
     keyframes: KeyframesConfig = section(KeyframesConfig)
     window: WindowConfig = section(WindowConfig)
     mapanything: MapAnythingConfig = section(MapAnythingConfig)
     colmap: ColmapConfig = section(ColmapConfig)
     alignment: AlignmentConfig = section(AlignmentConfig)
+    scale: ScaleConfig = section(ScaleConfig)
     map: MapConfig = section(MapConfig)
     tf: TfConfig = section(TfConfig)
     output: OutputConfig = section(OutputConfig)
@@ -322,6 +353,10 @@ class Config(Checked):
             raise ConfigError("pose_source 'tf' needs tf.odom_frame, for example 'odom'")
         if self.tf.mode == 'map_to_odom' and not (self.tf.odom_frame and self.tf.base_frame):
             raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
+        if self.scale.source == 'odometry' and not self.tf.odom_frame:
+            raise ConfigError("scale.source 'odometry' needs tf.odom_frame, for example 'odom'")
+        if self.scale.source == 'depth' and not self.use_depth:
+            raise ConfigError("scale.source 'depth' needs use_depth")
         if self.backend == 'colmap' and self.window.size < 2:
             raise ConfigError("window.size must be at least 2 with backend 'colmap'")
         if self.use_depth and not self.use_camera_info:

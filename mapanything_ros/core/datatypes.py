@@ -75,7 +75,8 @@ class Prediction:
     Tensors share one device: ``rgb`` (H,W,3) uint8, ``depth_m`` (H,W) float32, ``confidence``
     (H,W) float32 in [0,1], ``mask`` (H,W) bool, True where the depth may be used (elsewhere depth
     means nothing). ``intrinsics`` (3,3) and ``world_from_camera`` (4,4) are float64 on the host;
-    the window's world is the camera frame of its first view.
+    the window's world is the camera frame of its first view. ``descriptor`` (D,) float32 is alike
+    for images of the same place, None where the backend has none.
     """
 
     keyframe_id: int
@@ -85,6 +86,7 @@ class Prediction:
     mask: torch.Tensor
     intrinsics: Array
     world_from_camera: Array
+    descriptor: torch.Tensor | None = None
 
     def points_in_camera(self) -> torch.Tensor:
         """Return the (H,W,3) float32 points of all pixels in the camera's optical frame."""
@@ -131,9 +133,10 @@ class Submap:
     A window's predictions placed in the map.
 
     ``map_from_world`` (4,4) is rigid: any change of scale is already in the predictions.
-    ``residual_m`` is the rms distance of camera centres to where map or odometry put them;
-    ``new_ids`` are the keyframes that no window placed before; ``new_segment`` says that nothing
-    ties the window to what was placed before.
+    ``residual_m`` is the rms distance of shared points to where the map has them (of cameras to
+    where odometry has them), ``inliers`` the share that fits; ``new_ids`` are the keyframes that
+    no window placed before; ``new_segment`` says that nothing ties the window to what was placed
+    before; ``warning`` is what the user should know, or empty.
     """
 
     views: tuple[Prediction, ...]
@@ -142,6 +145,8 @@ class Submap:
     residual_m: float = 0.0
     new_ids: frozenset[int] = frozenset()
     new_segment: bool = False
+    inliers: float = 1.0
+    warning: str = ''
 
     def map_from_camera(self, view: Prediction) -> Array:
         """Return the (4,4) pose of a view of this window in the map frame."""

@@ -33,7 +33,6 @@ from mapanything_ros.core.errors import (
 )
 from mapanything_ros.core.export import write_ply, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector
-from mapanything_ros.core.packing import pack_points, unpack
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
@@ -64,7 +63,9 @@ class Reconstructor:
         self._next_id = 0
         self._selector = KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
-        self._alignment = Alignment(config.alignment, config.pose_source == 'tf')
+        self._alignment = Alignment(
+            config.alignment, config.scale,
+            config.pose_source == 'tf' and config.pose_use == 'fixed')
         self._map = VoxelMap(config.map)
         self._trajectory: dict[int, tuple[int, Array]] = {}
 
@@ -130,6 +131,11 @@ class Reconstructor:
         with self._map_lock:
             return self._map.points()
 
+    def map_updates(self) -> PointCloud:
+        """Return what came or changed in the map since the last call."""
+        with self._map_lock:
+            return self._map.updates()
+
     def trajectory(self) -> list[tuple[int, Array]]:
         """Return stamps (ns) and (4,4) ``map_from_camera`` of the keyframes in the map."""
         with self._map_lock:
@@ -162,7 +168,7 @@ class Reconstructor:
         return paths
 
     def _inputs(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
-        """Return the keyframes as the backend may see them: odometry only where it is trusted."""
+        """Return the keyframes as the backend may see them: odometry where that is wanted."""
         if self._config.pose_source == 'tf':
             return keyframes
         return [replace(keyframe, odom_from_camera=None) for keyframe in keyframes]
@@ -175,8 +181,7 @@ class Reconstructor:
             if view.keyframe_id in submap.new_ids:
                 pose = submap.map_from_camera(view)
                 self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
-                weight = view.confidence[view.mask].cpu().numpy()
-                self._map.insert(view.keyframe_id, unpack(pack_points(view, pose)), weight)
+                self._map.insert(view, pose)
 
     def _clear_map(self) -> None:
         self._map.clear()

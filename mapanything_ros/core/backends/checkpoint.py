@@ -38,7 +38,8 @@ MAX_HEADER_BYTES = 100_000_000
 
 APACHE = 'facebook/map-anything-apache'
 NON_COMMERCIAL = 'facebook/map-anything'
-LICENCES = {APACHE: 'Apache-2.0', NON_COMMERCIAL: 'CC-BY-NC-4.0: for non-commercial use alone'}
+LIMITED = 'for non-commercial use alone'
+LICENCES = {APACHE: 'Apache-2.0', NON_COMMERCIAL: f'CC-BY-NC-4.0: {LIMITED}'}
 
 
 @dataclass(frozen=True)
@@ -193,5 +194,5 @@ def _licence_of_card(path: Path) -> str | None:
     if found is None:
         return None
     name = found[1].strip('\'"')
-    limited = ': for non-commercial use alone' if '-nc' in name.lower() else ''
+    limited = f': {LIMITED}' if '-nc' in name.lower() else ''
     return f'{name}{limited} (as {CARD} has it)'

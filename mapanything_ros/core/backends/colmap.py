@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from mapanything_ros.core.backends.consistency import check, CheckedDepth
-from mapanything_ros.core.backends.metric_scale import apply_scale, estimate_scale
+from mapanything_ros.core.backends.metric_scale import estimate_scale
 from mapanything_ros.core.backends.picture import Picture, shrink
 from mapanything_ros.core.backends.plane_sweep import (
     box_sum,
@@ -36,6 +36,7 @@ from mapanything_ros.core.backends.structure_from_motion import SparseView, Stru
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
+from mapanything_ros.core.scale import rescaled
 
 # A 7x7 patch with a smaller standard deviation, in grey values of 1.0, has no texture.
 TEXTURE = 3.0 / 255.0
@@ -96,7 +97,7 @@ class ColmapBackend:
         if trusted:
             return WindowPrediction(tuple(predictions), Scale('odometry'))
         scale = estimate_scale(predictions, {keyframe.id: keyframe for keyframe in keyframes})
-        return WindowPrediction(tuple(apply_scale(view, scale) for view in predictions), scale)
+        return WindowPrediction(tuple(rescaled(view, scale.factor) for view in predictions), scale)
 
     def statistics(self) -> dict[str, object]:
         """Return nothing: there is nothing to say."""

@@ -23,7 +23,7 @@ import time
 import numpy as np
 import torch
 
-from mapanything_ros.core.backends.checkpoint import find_checkpoint, NON_COMMERCIAL
+from mapanything_ros.core.backends.checkpoint import find_checkpoint, LIMITED
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
 from mapanything_ros.core.backends.model_input import in_model_order, ModelInput, to_model
 from mapanything_ros.core.backends.model_loading import load_model
@@ -66,7 +66,7 @@ class MapAnythingBackend:
             model = load_model(checkpoint, device)
         except torch.OutOfMemoryError as error:
             raise self._memory.unavailable('the weights') from error
-        if checkpoint.name == NON_COMMERCIAL:
+        if LIMITED in checkpoint.licence:
             logger.warning('the licence of %s is %s', checkpoint.name, checkpoint.licence)
         self._config = config
         self._device = device

@@ -1,0 +1,153 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is known of a window's metric scale, and one scale from all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+import math
+
+import numpy as np
+
+from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
+
+# Fewer pixels with depth than this, in the whole window, are no evidence.
+MIN_DEPTH_PIXELS = 500
+# Fewer poses, or a shorter longest baseline, say more about noise than about scale.
+MIN_ODOMETRY_POSES = 3
+MIN_ODOMETRY_BASELINE_M = 0.1
+# Evidence is never more certain than this: its errors have a common part.
+MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.003}
+# Median absolute deviation to standard deviation, for normal errors.
+MAD_TO_SIGMA = 1.4826
+# Pixels of a depth image err together; about so many are worth an independent one.
+PIXELS_A_SAMPLE = 500
+# Evidence farther than this from the map's scale, in standard deviations, contradicts it.
+GATE = 4.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    What one source says that a window's lengths must be multiplied by to be metres.
+
+    ``residual`` is the relative spread of what it says (median absolute deviation), ``sigma`` the
+    standard deviation of the factor's logarithm.
+    """
+
+    source: str
+    factor: float
+    residual: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The factor of a window, its standard deviation (log), and whether an anchor was refused."""
+
+    factor: float
+    sigma: float
+    conflict: bool = False
+
+
+def evidence_of_ratios(source: str, ratios: Array, samples: float) -> Evidence:
+    """Make evidence of ratios (N,) that are worth ``samples`` independent ones."""
+    factor = float(np.median(ratios))
+    residual = float(np.median(np.abs(ratios - factor))) / factor
+    sigma = MAD_TO_SIGMA * residual / math.sqrt(max(1.0, samples))
+    return Evidence(source, factor, residual, max(sigma, MIN_SIGMA[source]))
+
+
+def depth_evidence(
+    views: Sequence[Prediction], keyframes: Mapping[int, Keyframe],
+) -> Evidence | None:
+    """Compare the window's depth with the sensor's; None where there is too little of it."""
+    ratios = np.concatenate([_depth_ratios(view, keyframes[view.keyframe_id]) for view in views])
+    if len(ratios) < MIN_DEPTH_PIXELS:
+        return None
+    return evidence_of_ratios('depth', ratios, len(ratios) / PIXELS_A_SAMPLE)
+
+
+def odometry_evidence(
+    views: Sequence[Prediction], keyframes: Mapping[int, Keyframe],
+) -> Evidence | None:
+    """
+    Compare distances between cameras with the odometry's; None where the robot hardly moved.
+
+    Distances do not depend on how the two worlds are turned, so no alignment is needed. Only the
+    longer ones count.
+    """
+    moved = [
+        (odometry[:3, 3], view.world_from_camera[:3, 3]) for view in views
+        if (odometry := keyframes[view.keyframe_id].odom_from_camera) is not None]
+    if len(moved) < MIN_ODOMETRY_POSES:
+        return None
+    measured, estimated = np.array([
+        [np.linalg.norm(b[i] - a[i]) for i in range(2)] for a, b in combinations(moved, 2)]).T
+    if measured.max() < MIN_ODOMETRY_BASELINE_M:
+        return None
+    longer = (measured >= 0.5 * measured.max()) & (estimated > 0.0)
+    if not longer.any():
+        return None
+    return evidence_of_ratios('odometry', measured[longer] / estimated[longer], len(moved) - 1)
+
+
+def fuse(
+    chain: Evidence | None, chain_sigma: float, anchor: Evidence | None,
+) -> Fused | None:
+    """
+    Combine what the map and an anchor say of a window's scale; None where neither says anything.
+
+    ``chain`` compares the window with the map, whose own scale is certain to ``chain_sigma``.
+    The two are weighted by their variances (a Kalman filter of the scale's logarithm, one step a
+    window). An anchor that contradicts the map is refused: it would bend the map, and a map that
+    was anchored all along is more likely right.
+    """
+    if chain is None:
+        return None if anchor is None else Fused(anchor.factor, anchor.sigma)
+    prior = Fused(chain.factor, math.hypot(chain.sigma, chain_sigma))
+    if anchor is None:
+        return prior
+    innovation = math.log(anchor.factor / prior.factor)
+    if abs(innovation) > GATE * math.hypot(prior.sigma, anchor.sigma):
+        return replace(prior, conflict=True)
+    gain = prior.sigma ** 2 / (prior.sigma ** 2 + anchor.sigma ** 2)
+    return Fused(
+        prior.factor * math.exp(gain * innovation), math.sqrt(1.0 - gain) * prior.sigma)
+
+
+def rescaled(view: Prediction, factor: float) -> Prediction:
+    """Multiply a view's depth and the position of its camera."""
+    world_from_camera = view.world_from_camera.copy()
+    world_from_camera[:3, 3] *= factor
+    return replace(view, depth_m=view.depth_m * factor, world_from_camera=world_from_camera)
+
+
+def _depth_ratios(view: Prediction, keyframe: Keyframe) -> Array:
+    """Return measured over estimated depth (N,) where both are known."""
+    if keyframe.depth_m is None or keyframe.intrinsics is None:
+        return np.empty(0)
+    height, width = keyframe.depth_m.shape
+    # From the view's pixels to the sensor's: the view may be cropped.
+    turn = keyframe.intrinsics @ np.linalg.inv(view.intrinsics)
+    columns = np.rint(turn[0, 0] * np.arange(view.mask.shape[1]) + turn[0, 2]).astype(int)
+    rows = np.rint(turn[1, 1] * np.arange(view.mask.shape[0]) + turn[1, 2]).astype(int)
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+    measured = keyframe.depth_m[
+        np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+    known = view.mask.cpu().numpy() & inside & (measured > 0.0)
+    return measured[known] / view.depth_m.cpu().numpy()[known].astype(np.float64)
