@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: help setup model demo test test-model lint bench clean
+.PHONY: help setup model demo test test-model lint bench evaluate clean
 
 help:
 	@echo 'make demo           make a sample bag, map it with the real node, results in out/demo'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test-model     run the tests of the backend against the real MapAnything, tiny'
 	@echo 'make lint           ruff, mypy, package.xml'
 	@echo 'make bench          measure, results in out/bench'
+	@echo 'make evaluate       measure path, map and scale under known faults, results in out/evaluate'
 	@echo 'make setup          make .venv and nothing else'
 	@echo 'make clean          remove .venv and everything that was built or written'
 
@@ -39,6 +40,9 @@ lint: setup
 
 bench: setup
 	@$(VENV)/python -m benchmarks
+
+evaluate: setup
+	@$(VENV)/python -m benchmarks.evaluate $(EVALUATE_ARGS)
 
 clean:
 	rm -rf .venv build install log out *.egg-info pip_ros/build pip_ros/src/*.egg-info \

@@ -1,0 +1,81 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Make the table of errors, write out/evaluate/alignment.json, and check what is promised."""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import torch
+
+from benchmarks.evaluate.figures import Figures, measure, record
+from benchmarks.evaluate.runs import DROPS_PERCENT, promise, Run, table
+from benchmarks.evaluate.worlds import BUILDINGS
+
+COLUMNS = (
+    f'{"world":10} {"drops":>5} {"":29} {"position":>9} {"aligned":>8} {"rotation":>8} '
+    f'{"map 50%":>8} {"map 90%":>8} {"coverage":>8} {"scale":>7} {"90%":>6} {"seg":>4} '
+    f'{"rej":>4} {"loops":>5} {"s":>5}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.evaluate', description=__doc__)
+    parser.add_argument('--output', type=Path, default=Path('out/evaluate'))
+    parser.add_argument('--world', choices=BUILDINGS, action='append', help='run in this one')
+    parser.add_argument('--rows', default='', help='run those whose name contains this')
+    parser.add_argument(
+        '--drops', type=int, choices=DROPS_PERCENT, action='append', help='percent of windows')
+    parser.add_argument('--processes', type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    runs = [
+        run for run in (
+            *table(tuple(arguments.world or BUILDINGS), tuple(arguments.drops or DROPS_PERCENT)),
+            *promise())
+        if arguments.rows in run.label]
+    print(COLUMNS)
+    results: list[tuple[Run, Figures]] = []
+    # Spawned: torch's threads do not survive a fork.
+    with ProcessPoolExecutor(
+            arguments.processes, multiprocessing.get_context('spawn'), torch.set_num_threads, (1,)
+    ) as pool:
+        for run, figures in zip(runs, pool.map(measure, runs), strict=True):
+            results.append((run, figures))
+            print(row(run, figures), flush=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    output = arguments.output / 'alignment.json'
+    output.write_text(json.dumps([record(*result) for result in results], indent=1))
+    print(f'wrote {output}')
+
+
+def row(run: Run, figures: Figures) -> str:
+    """Return a line of the table."""
+    name = f'{run.world:10} {run.drops_percent:4}% {run.label:29}'
+    if figures.unavailable:
+        return f'{name} unavailable: {figures.unavailable}'
+    return (
+        f'{name} {figures.position_m:7.3f} m {figures.aligned_m:6.3f} m '
+        f'{figures.rotation_deg:6.2f}\N{DEGREE SIGN} {figures.map_median_m:6.3f} m '
+        f'{figures.map_p90_m:6.3f} m {figures.coverage:8.1%} {figures.scale_error:+7.2%} '
+        f'{figures.scale_p90:6.1%} {figures.segments:4} {len(figures.rejected):4} '
+        f'{figures.loops:5} {figures.seconds:5.1f}')
+
+
+if __name__ == '__main__':
+    main()

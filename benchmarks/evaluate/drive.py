@@ -1,0 +1,110 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Drives the real Reconstructor through a world, like a robot that is too slow now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from benchmarks.evaluate.worlds import World
+from mapanything_ros.core.config import WindowConfig
+from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
+from mapanything_ros.core.errors import AlignmentError, ReconstructionError
+from mapanything_ros.core.reconstructor import Reconstructor, Window
+
+DROP_SEED = 3
+# Windows are lost in exact shares of so many.
+BLOCK = 10
+
+
+@dataclass
+class Outcome:
+    """What a drive left behind; ``rejected`` are the sentences of the windows that were lost."""
+
+    reconstructor: Reconstructor
+    submaps: list[Submap] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    taken: int = 0
+    dropped: int = 0
+
+
+def drive(
+    world: World, reconstructor: Reconstructor, config: WindowConfig, drops_percent: int = 0,
+) -> Outcome:
+    """
+    Show all images of a world to a reconstructor, whose windows are as ``config`` says.
+
+    A dropped window is not even taken: the robot is busy until its keyframes have made room for
+    newer ones, so that the next window shares none with the last.
+    """
+    outcome = Outcome(reconstructor)
+    drops = _drops(drops_percent)
+    size, step = config.size, config.size - config.overlap
+    waiting = busy = total = 0
+    failed = False
+    for index in range(len(world)):
+        if not reconstructor.add(frame(world, index)).accepted:
+            continue
+        total, waiting, busy = total + 1, waiting + 1, max(0, busy - 1)
+        if busy or total < size or waiting < (1 if failed else step):
+            continue
+        if next(drops):
+            outcome.dropped += 1
+            busy = size
+            continue
+        window = reconstructor.take()
+        assert window is not None, 'the drive and the window disagree about when it is ready'
+        failed = not _process(outcome, window)
+        waiting = 0
+    if waiting and not busy and (window := reconstructor.take(partial=True)):
+        _process(outcome, window)
+    return outcome
+
+
+def frame(world: World, index: int) -> Frame:
+    """Return an image of a world as a frame with odometry."""
+    rgb, _ = world.render(index)
+    stamp_ns = int(world.stamps_ns[index])
+    odom_from_camera: Array = world.odom_from_camera[index]
+
+    def keyframe(number: int) -> Keyframe:
+        return Keyframe(
+            number, stamp_ns, 'camera', rgb, world.intrinsics, odom_from_camera=odom_from_camera)
+
+    return Frame(stamp_ns, lambda: cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), keyframe,
+                 odom_from_camera)
+
+
+def _process(outcome: Outcome, window: Window) -> bool:
+    outcome.taken += 1
+    try:
+        submap = outcome.reconstructor.process(window)
+    except (ReconstructionError, AlignmentError) as error:
+        outcome.rejected.append(str(error))
+        return False
+    assert submap is not None, 'nobody has reset the map'
+    outcome.submaps.append(submap)
+    return True
+
+
+def _drops(percent: int) -> Iterator[bool]:
+    """Say of each window whether it is lost."""
+    rng = np.random.default_rng(DROP_SEED)
+    while True:
+        yield from rng.permutation(BLOCK) < percent * BLOCK // 100

@@ -1,0 +1,95 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The runs of the evaluation: which faults, which way to join windows, what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from benchmarks.evaluate.simulated_backend import Faults
+from benchmarks.evaluate.worlds import World
+from mapanything_ros.core.config import Config, from_values
+
+# A good network on a good day, and now and then a bad one.
+TYPICAL = Faults(
+    scale=0.1, rotation_deg=0.1, translation=0.01, depth_noise=0.01, depth_bias=0.01,
+    outlier_windows=0.03, garbage_views=0.02)
+# What the accuracy of a long loop is promised for.
+PROMISED = Faults(scale=0.1, depth_noise=0.01)
+FAULTS = {'typical': TYPICAL, 'promised': PROMISED}
+
+ODOMETRY = 'odometry'
+UNALIGNED = 'unaligned'
+MODELS = ('se3', 'sim3')
+SCALES = ('model', 'odometry')
+DROPS_PERCENT = (0, 10, 30)
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One way through one world.
+
+    ``method`` is 'odometry' (nothing but that), 'unaligned' (each window where odometry has its
+    first keyframe), 'se3' or 'sim3'; ``scale`` what anchors it. ``drops_percent`` of the windows
+    are lost to overload.
+    """
+
+    world: str
+    faults: str
+    method: str
+    scale: str = 'model'
+    loops: bool = False
+    drops_percent: int = 0
+
+    @property
+    def ours(self) -> bool:
+        """Say whether the run is of the reconstructor's own alignment."""
+        return self.method in MODELS
+
+    @property
+    def label(self) -> str:
+        """Return the row's name in the table."""
+        if not self.ours:
+            return {'odometry': 'raw odometry', 'unaligned': 'no alignment'}[self.method]
+        return f'{self.method}, {self.scale} scale{", loops" if self.loops else ""}'
+
+    def config(self, world: World) -> Config:
+        """Return the parameters; ConfigError where one does not exist."""
+        values: dict[str, object] = {
+            'tf.odom_frame': 'odom', 'keyframes.min_translation_m': world.keyframe_step_m,
+            'keyframes.min_sharpness': 0.0, 'map.voxel_m': 0.05, 'map.min_views': 1}
+        if self.ours:
+            values |= {'alignment.model': self.method, 'scale.source': self.scale}
+        if self.loops:
+            values['loop_closure.enabled'] = True
+        return from_values(Config, values)
+
+
+def table(worlds: tuple[str, ...], drops_percent: tuple[int, ...]) -> Iterator[Run]:
+    """Give the runs of the table, world by world."""
+    for world, drops in product(worlds, drops_percent):
+        for method in (ODOMETRY, UNALIGNED):
+            yield Run(world, 'typical', method, drops_percent=drops)
+        for method, scale, loops in product(MODELS, SCALES, (False, True)):
+            yield Run(world, 'typical', method, scale, loops, drops)
+
+
+def promise() -> Iterator[Run]:
+    """Give the runs that show the promised accuracy of a 60 m loop."""
+    for method in MODELS:
+        yield Run('corridor', 'promised', method, 'odometry')
