@@ -130,6 +130,15 @@ def test_the_licence_of_a_folder_is_not_guessed(folder):
     assert 'unknown' in find_checkpoint(str(folder)).licence
 
 
+@pytest.mark.parametrize(('card', 'licence'), [
+    ('---\nlicense: cc-by-nc-4.0\n---\n', 'cc-by-nc-4.0: for non-commercial use alone'),
+    ('---\ntags: [3d]\nlicense: "apache-2.0"\n---\n# Map', 'apache-2.0 (as README.md has it)'),
+    ('# Map\n---\nlicense: mit\n---\n', 'unknown'), ('---\nlicense:\n---\n', 'unknown')])
+def test_the_licence_of_a_folder_is_that_of_its_model_card(folder, card, licence):
+    (folder / 'README.md').write_text(card)
+    assert licence in find_checkpoint(str(folder)).licence
+
+
 def test_the_cache_is_where_hf_home_says(tmp_path):
     snapshot = fetched(tmp_path / 'hub', APACHE)
     code = (

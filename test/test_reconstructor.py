@@ -12,15 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from dataclasses import replace
 import threading
 
 import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core.config import Config, from_values
+from mapanything_ros.core.config import Config, from_values, WindowConfig
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
-from mapanything_ros.core.errors import ExportError, InputError, ReconstructionError
+from mapanything_ros.core.errors import (
+    ExportError,
+    InputError,
+    ReconstructionError,
+    WindowTooLargeError,
+)
 from mapanything_ros.core.reconstructor import Reconstructor
 
 RGB = np.full((8, 8, 3), 50, np.uint8)
@@ -55,6 +61,7 @@ class WallBackend:
     def __init__(self):
         self.windows = []
         self.fail = False
+        self.fits = 10
         self.gate = threading.Event()
         self.gate.set()
 
@@ -63,6 +70,8 @@ class WallBackend:
         self.gate.wait(10)
         if self.fail:
             raise ReconstructionError('on purpose')
+        if len(keyframes) > self.fits:
+            raise WindowTooLargeError('too large', self.fits)
         world_from_odom = np.linalg.inv(pose(keyframes[0].stamp_ns))
         return WindowPrediction(tuple(
             Prediction(
@@ -126,6 +135,85 @@ def test_a_failed_window_is_retried_with_the_next_keyframe_and_the_map_stays(
     backend.fail = False
     (submap,) = feed(reconstructor, [5])
     assert submap.new_ids == {3, 4, 5}
+
+
+def wide(backend):
+    return Reconstructor(replace(CONFIG, window=WindowConfig(size=6, overlap=2)), backend)
+
+
+def drain(reconstructor):
+    """Process all that waits; return how many windows were too large."""
+    refused = 0
+    while window := reconstructor.take():
+        try:
+            reconstructor.process(window)
+        except WindowTooLargeError:
+            refused += 1
+    return refused
+
+
+def mapped(reconstructor):
+    return [stamp_ns for stamp_ns, _ in reconstructor.trajectory()]
+
+
+def test_a_window_that_is_too_large_comes_again_in_parts_and_no_keyframe_is_lost(backend):
+    reconstructor = wide(backend)
+    feed(reconstructor, range(6))
+    backend.fits = 3
+    for number in range(6, 10):
+        reconstructor.add(frame(number))
+    assert drain(reconstructor) == 1
+    reconstructor.add(frame(10))
+    assert drain(reconstructor) == 0, 'later windows are as small'
+    assert backend.windows == [
+        [0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 9], [4, 5, 6], [5, 6, 7], [6, 7, 8], [7, 8, 9],
+        [8, 9, 10]]
+    assert mapped(reconstructor) == list(range(11))
+    for stamp_ns, map_from_camera in reconstructor.trajectory():
+        np.testing.assert_allclose(map_from_camera, pose(stamp_ns), atol=1e-9)
+    assert reconstructor.statistics()['keyframes_dropped'] == 0
+
+
+def test_keyframes_that_come_while_a_window_is_found_too_large_are_kept(backend):
+    reconstructor = wide(backend)
+    for number in range(6):
+        reconstructor.add(frame(number))
+    backend.fits = 2
+    window = reconstructor.take()
+    for number in range(6, 11):
+        reconstructor.add(frame(number))
+    with pytest.raises(WindowTooLargeError):
+        reconstructor.process(window)
+    assert drain(reconstructor) == 0
+    assert mapped(reconstructor) == list(range(11))
+    assert reconstructor.statistics()['keyframes_dropped'] == 0
+
+
+def test_where_no_smaller_window_would_do_the_window_is_tried_again(reconstructor, backend):
+    feed(reconstructor, range(3))
+    backend.fits = 0
+    with pytest.raises(WindowTooLargeError):
+        feed(reconstructor, [3, 4])
+    backend.fits = 10
+    (submap,) = feed(reconstructor, [5])
+    assert submap.new_ids == {3, 4, 5}
+    assert backend.windows[-1] == [3, 4, 5]
+
+
+def test_a_window_from_before_a_reset_that_was_too_large_does_not_come_again(backend):
+    reconstructor = wide(backend)
+    for number in range(6):
+        reconstructor.add(frame(number))
+    backend.fits = 3
+    window = reconstructor.take()
+    reconstructor.reset()
+    with pytest.raises(WindowTooLargeError):
+        reconstructor.process(window)
+    assert reconstructor.take() is None
+    for number in range(10, 13):
+        reconstructor.add(frame(number))
+    assert drain(reconstructor) == 0
+    assert mapped(reconstructor) == [10, 11, 12]
 
 
 def test_a_reset_while_a_window_is_computed_throws_the_window_away(reconstructor, backend):
