@@ -33,6 +33,9 @@ import rclpy
 from rclpy.context import Context
 from robot import Robot
 
+from mapanything_ros.core.backends.backend import Backend
+from mapanything_ros.core.config import Config
+
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 HERE = Path(__file__).parent
 REAL_ONLY = 'needs the real mapanything: make test-model'
@@ -89,10 +92,14 @@ def start() -> Iterator[Callable[..., Robot]]:
 
 
 def _starter() -> Iterator[Callable[..., Robot]]:
-    """Give each node a DDS domain of its own, and a backend that knows the truth."""
-    def make(parameters: dict[str, object] | None = None, **options: object) -> Robot:
+    """Give each node a DDS domain of its own, and a backend that knows the truth or is created."""
+    def make(
+        parameters: dict[str, object] | None = None,
+        create: Callable[[Config], Backend] | None = None, **options: object,
+    ) -> Robot:
         backend = ExactBackend()
-        patch.setattr('mapanything_ros.ros.node.create_backend', lambda config: backend)
+        patch.setattr(
+            'mapanything_ros.ros.node.create_backend', create or (lambda config: backend))
         domain = stack.enter_context(domain_id(random_domain))
         contexts = [stack.enter_context(context(domain)) for _ in range(2)]
         robot = Robot(*contexts, backend, parameters or {}, **options)

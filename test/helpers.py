@@ -35,6 +35,7 @@ from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPr
 WIDTH, HEIGHT = 160, 120
 K = np.array([[118.0, 0.0, 77.3], [0.0, 121.0, 62.1], [0.0, 0.0, 1.0]])
 FRAME = 'camera_optical'
+DISTORTION = [-0.21, 0.06, 0.002, -0.001, 0.0]
 ROOM_M = np.array([5.0, 4.0, 2.5])
 DEADLINE_S = 30.0
 
@@ -245,6 +246,17 @@ def matrix_of(translation: Any, rotation: Any) -> np.ndarray:
     return rigid(
         Rotation.from_quat([rotation.x, rotation.y, rotation.z, rotation.w]),
         [translation.x, translation.y, translation.z])
+
+
+def intrinsics_of(info: CameraInfo) -> np.ndarray:
+    return np.array(info.k).reshape(3, 3)
+
+
+def back_projected(depth_m: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Return the points (N,3) of the finite pixels, row by row, in the camera."""
+    v, u = np.nonzero(np.isfinite(depth_m))
+    z = depth_m[v, u]
+    return np.stack([(u - k[0, 2]) * z / k[0, 0], (v - k[1, 2]) * z / k[1, 1], z], axis=1)
 
 
 def points_of(cloud: PointCloud2) -> tuple[np.ndarray, np.ndarray]:

@@ -100,6 +100,8 @@ class Robot:
         self.heard: dict[str, list[Any]] = defaultdict(list)
         self.next_ns = time.time_ns() - 60 * 10**9 + 123_456_789
         self.index = 0
+        # Intrinsics, size and distortion, where they are not those of view_room.
+        self.camera: dict[str, Any] = {}
         self.encode: Callable[[Seen], Image | CompressedImage] = lambda seen: image(
             seen.rgb, 'rgb8', seen.stamp_ns)
         self._advertise()
@@ -268,7 +270,7 @@ class Robot:
         """Move on along the path and look, but send nothing yet."""
         pose = camera_on_path(self.index)
         self.index += 1
-        rgb, depth_m = view_room(pose, **camera)
+        rgb, depth_m = view_room(pose, **{**self.camera, **camera})
         seen = Seen(self.next_stamp() if stamp_ns is None else stamp_ns, pose, rgb, depth_m)
         self.backend.seen[seen.stamp_ns] = seen
         return seen

@@ -19,15 +19,18 @@ import itertools
 
 import cv2
 from helpers import (
+    back_projected,
     BASE_FROM_CAMERA,
     BODY_FROM_OPTICAL,
     camera_info,
     compressed,
     distance_to_room,
+    DISTORTION,
     FRAME,
     halved,
     HEIGHT,
     image,
+    intrinsics_of,
     K,
     matrix_of,
     ODOM_FROM_WORLD,
@@ -48,7 +51,6 @@ from sensor_msgs.msg import PointCloud2
 LUMA = np.array([0.299, 0.587, 0.114])
 # Where the colours of a Bayer cell's four pixels lie in RGB, row by row.
 BAYER = {'rggb': (0, 1, 1, 2), 'bggr': (2, 1, 1, 0), 'gbrg': (1, 2, 0, 1), 'grbg': (1, 0, 2, 1)}
-DISTORTION = [-0.21, 0.06, 0.002, -0.001, 0.0]
 
 
 def encoded(rgb: np.ndarray, encoding: str) -> np.ndarray:
@@ -77,10 +79,6 @@ def colour_error(keyframe: dict, seen: Seen) -> np.ndarray:
     published = pixels_of(keyframe['image']).astype(float)
     size = published.shape[1::-1]
     return np.abs(published - cv2.resize(seen.rgb, size, interpolation=cv2.INTER_AREA))
-
-
-def intrinsics_of(message) -> np.ndarray:
-    return np.array(message.k).reshape(3, 3)
 
 
 @pytest.fixture(scope='module')
@@ -155,12 +153,6 @@ def test_depth_is_exact_and_nan_where_there_is_none(robot):
         assert np.allclose(confidence[truth > 0], 1 / (1 + truth[truth > 0]))
         missing += np.isnan(depth).sum()
     assert missing > 100
-
-
-def back_projected(depth: np.ndarray, k: np.ndarray) -> np.ndarray:
-    v, u = np.nonzero(np.isfinite(depth))
-    z = depth[v, u]
-    return np.stack([(u - k[0, 2]) * z / k[0, 0], (v - k[1, 2]) * z / k[1, 1], z], axis=1)
 
 
 def test_depth_and_calibration_of_two_keyframes_agree_by_reprojection(robot):
