@@ -14,81 +14,269 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+import torch
 
 from mapanything_ros.core.config import MapConfig
-from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
+from mapanything_ros.core.datatypes import Prediction
+from mapanything_ros.core.voxel_map import POINTS_PER_VOXEL, VoxelMap
+
+SIDE = 24
+K = np.array([[20.0, 0, 11.5], [0, 20, 11.5], [0, 0, 1]])
 
 
-def cloud(xyz, rgb=None):
-    xyz = np.atleast_2d(np.asarray(xyz, np.float32))
-    rgb = np.full(xyz.shape, 100, np.uint8) if rgb is None else np.atleast_2d(rgb).astype(np.uint8)
-    return PointCloud(xyz, rgb)
+def view(number, depth_m, rgb=100, confidence=1.0, mask=True):
+    """Give what a keyframe predicts; numbers stand for whole images."""
+    def image(value, dtype, *channels):
+        return torch.from_numpy(np.array(np.broadcast_to(value, (SIDE, SIDE, *channels)), dtype))
+
+    return Prediction(
+        number, image(rgb, np.uint8, 3), image(depth_m, np.float32),
+        image(confidence, np.float32), image(mask, bool), K, np.eye(4))
 
 
-def ones(points):
-    return np.ones(len(points), np.float32)
+def pixel(row, column):
+    """Give a mask of one pixel."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[row, column] = True
+    return mask
 
 
-def insert(voxels, number, points, weight=None):
-    voxels.insert(number, points, ones(points) if weight is None else np.float32(weight))
+def at(x=0.0, y=0.0, z=0.0, turn_deg=0.0):
+    """Give map_from_camera."""
+    pose = shifted(x, y, z)
+    pose[:3, :3] = Rotation.from_euler(
+        'zyx', [turn_deg, turn_deg / 3, 5], degrees=True).as_matrix()
+    return pose
 
 
-def test_points_of_a_voxel_are_averaged_by_confidence():
+def shifted(x, y=0.0, z=0.0):
+    """Give map_from_camera of a camera that is not turned."""
+    pose = np.eye(4)
+    pose[:3, 3] = x, y, z
+    return pose
+
+
+def bumpy(number):
+    """Give a keyframe that sees a surface of its own."""
+    rng = np.random.default_rng(number)
+    shape = SIDE, SIDE
+    return view(
+        number, 2 + 0.3 * rng.random(shape), rng.integers(0, 256, (*shape, 3)), rng.random(shape),
+        rng.random(shape) < 0.8)
+
+
+def path(number):
+    return at(0.1 * number, -0.05 * number, 0.02 * number, 7.0 * number)
+
+
+def filled(config, poses):
+    voxels = VoxelMap(config)
+    for number, pose in poses.items():
+        voxels.insert(bumpy(number), pose)
+    return voxels
+
+
+def assert_same(one, other):
+    assert len(one.xyz) > 100
+    np.testing.assert_array_equal(one.xyz, other.xyz)
+    np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
+FINE = MapConfig(voxel_m=0.1, min_views=1)
+
+
+def test_pixels_of_a_voxel_are_averaged_by_confidence():
     voxels = VoxelMap(MapConfig(voxel_m=1.0, min_views=1))
-    insert(voxels, 0, cloud([[0.2, 0.2, 0.2], [0.6, 0.2, 0.2]], [[0, 0, 0], [100, 0, 0]]), [1, 3])
-    insert(voxels, 1, cloud([0.9, 0.2, 0.2], [250, 0, 0]), [4])
+    depth_m = np.where(pixel(12, 13), 2.4, 2.0)
+    rgb = np.where(pixel(12, 12)[..., None], [100, 0, 0], 0)
+    confidence = np.where(pixel(12, 13), 0.75, 0.25)
+    voxels.insert(
+        view(0, depth_m, rgb, confidence, pixel(12, 12) | pixel(12, 13)), np.eye(4))
     points = voxels.points()
-    np.testing.assert_allclose(points.xyz, [[0.7, 0.2, 0.2]], atol=1e-6)
-    assert points.rgb.tolist() == [[162, 0, 0]]  # (75 * 4 + 250 * 4) / 8 = 162.5, to even
+    mean = 0.25 * np.array([0.05, 0.05, 2.0]) + 0.75 * np.array([0.18, 0.06, 2.4])
+    np.testing.assert_allclose(points.xyz, [mean], atol=2e-5)
+    assert points.rgb.tolist() == [[25, 0, 0]]
 
 
-def test_the_result_does_not_depend_on_how_points_are_split_or_ordered():
-    rng = np.random.default_rng(0)
-    xyz = rng.uniform(-1, 1, (2000, 3))
-    whole, parts = (VoxelMap(MapConfig(voxel_m=0.1, min_views=1)) for _ in range(2))
-    insert(whole, 0, cloud(xyz))
-    for number, part in enumerate(np.array_split(rng.permutation(xyz), 5)):
-        insert(parts, number, cloud(part))
-    assert len(whole) == len(parts) == len(np.unique(np.floor(xyz / 0.1), axis=0))
-    np.testing.assert_allclose(whole.points().xyz, parts.points().xyz, atol=1e-5)
+def test_keyframes_are_averaged_by_confidence():
+    voxels = VoxelMap(MapConfig(voxel_m=1.0, min_views=1))
+    voxels.insert(view(0, 2.2, 40, 0.25, pixel(12, 12)), np.eye(4))
+    voxels.insert(view(1, 2.6, 80, 0.75, pixel(12, 12)), np.eye(4))
+    points = voxels.points()
+    np.testing.assert_allclose(points.xyz, [[0.0625, 0.0625, 2.5]], atol=2e-5)
+    assert points.rgb.tolist() == [[70, 70, 70]]
+
+
+def test_every_point_is_near_a_pixel_and_every_pixel_near_a_point():
+    seen, pose = bumpy(3), path(3)
+    voxels = filled(FINE, {3: pose})
+    pixels = seen.points_in_camera()[seen.mask].numpy() @ pose[:3, :3].T + pose[:3, 3]
+    distance = np.linalg.norm(voxels.points().xyz[:, None] - pixels, axis=-1)
+    # Two averages, each within one voxel of 0.1 m.
+    assert distance.min(axis=0).max() < 2 * 0.1 * 3 ** 0.5
+    assert distance.min(axis=1).max() < 0.1 * 3 ** 0.5
+    assert np.median(distance.min(axis=1)) < 1e-5
+
+
+def test_what_the_mask_drops_is_not_in_the_map():
+    voxels = VoxelMap(FINE)
+    voxels.insert(view(0, 2.0, mask=pixel(0, 0)), np.eye(4))
+    np.testing.assert_allclose(voxels.points().xyz, [[-1.15, -1.15, 2.0]], atol=1e-5)
+    voxels.insert(view(1, 2.0, mask=False), np.eye(4))
+    assert len(voxels) == 1
+
+
+def test_the_map_does_not_depend_on_the_order_of_the_keyframes():
+    poses = {number: path(number) for number in range(8)}
+    assert_same(
+        filled(FINE, poses).points(), filled(FINE, dict(reversed(poses.items()))).points())
+
+
+@pytest.mark.parametrize('moved', [[2], [1, 4, 6], range(8)], ids=['one', 'some', 'all'])
+def test_reposing_gives_to_the_bit_the_map_that_inserting_there_gives(moved):
+    poses = {number: path(number) for number in range(8)}
+    config = MapConfig(voxel_m=0.1, min_views=2)
+    voxels = filled(config, poses)
+    there = {number: at(0.3, 0.1, turn_deg=2.0) @ poses[number] for number in moved}
+    before = voxels.points()
+    voxels.repose({**there, 99: np.eye(4)})
+    assert_same(voxels.points(), filled(config, {**poses, **there}).points())
+    assert len(before) != len(voxels.points())
+    voxels.repose(poses)
+    assert_same(voxels.points(), before)
+
+
+def test_reposing_moves_points_with_their_camera():
+    voxels = VoxelMap(FINE)
+    voxels.insert(view(0, 2.0, mask=pixel(12, 12)), np.eye(4))
+    quarter = np.eye(4)
+    quarter[:3, :3] = Rotation.from_euler('y', 90, degrees=True).as_matrix()
+    quarter[:3, 3] = 1.0, 0.0, 0.0
+    voxels.repose({0: quarter})
+    np.testing.assert_allclose(voxels.points().xyz, [[3.0, 0.05, -0.05]], atol=1e-5)
+
+
+def test_a_keyframe_that_comes_again_replaces_itself():
+    poses = {number: path(number) for number in range(4)}
+    voxels = filled(FINE, poses)
+    voxels.insert(bumpy(2), at(1.0))
+    assert_same(voxels.points(), filled(FINE, {**poses, 2: at(1.0)}).points())
 
 
 def test_what_too_few_keyframes_saw_is_kept_but_not_shown():
     voxels = VoxelMap(MapConfig(voxel_m=0.1, min_views=2))
-    insert(voxels, 0, cloud([[0.0, 0, 0], [1.0, 0, 0]]))
+    voxels.insert(view(0, 2.0, mask=pixel(12, 12) | pixel(0, 0)), np.eye(4))
     assert len(voxels.points()) == 0
-    insert(voxels, 1, cloud([[1.01, 0, 0]]))
+    voxels.insert(view(1, 2.02, mask=pixel(12, 12)), np.eye(4))
     assert len(voxels) == 2
-    np.testing.assert_allclose(voxels.points().xyz, [[1.005, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(voxels.points().xyz, [[0.05025, 0.05025, 2.01]], atol=1e-5)
 
 
-def test_the_size_is_bounded_and_the_least_recently_seen_go_first():
-    voxels = VoxelMap(MapConfig(voxel_m=1.0, max_points=1000, min_views=1))
-    line = np.zeros((600, 3))
-    line[:, 0] = np.arange(600) + 0.5
-    for number in range(4):
-        insert(voxels, number, cloud(line + [0, number, 0]))
+def test_updates_are_what_came_or_changed():
+    voxels = VoxelMap(MapConfig(voxel_m=0.1, min_views=2))
+    voxels.insert(view(0, 2.0, mask=pixel(12, 12) | pixel(0, 0) | pixel(0, 23)), np.eye(4))
+    voxels.insert(view(1, 2.02, mask=pixel(12, 12) | pixel(0, 0)), np.eye(4))
+    assert len(voxels.updates()) == len(voxels.points()) == 2
+    assert len(voxels.updates()) == 0
+    voxels.insert(view(2, 2.04, mask=pixel(12, 12)), np.eye(4))
+    np.testing.assert_allclose(voxels.updates().xyz, [[0.0505, 0.0505, 2.02]], atol=1e-5)
+    voxels.repose({2: shifted(5.0)})
+    np.testing.assert_allclose(voxels.updates().xyz, [[0.05025, 0.05025, 2.01]], atol=1e-5)
+    voxels.insert(view(3, 2.0, mask=pixel(0, 23)), np.eye(4))
+    voxels.clear()
+    assert len(voxels.updates()) == 0
+
+
+def test_updates_added_up_are_the_map():
+    voxels, seen = VoxelMap(FINE), {}
+    for number in range(6):
+        voxels.insert(bumpy(number), path(number))
+        update = voxels.updates()
+        cells = np.floor(update.xyz.astype(float) / 0.1).astype(int).tolist()
+        seen.update(zip(map(tuple, cells), update.xyz.tolist(), strict=True))
+    assert sorted(seen.values()) == sorted(voxels.points().xyz.tolist())
+
+
+def test_the_voxels_are_bounded_and_the_oldest_keyframes_go_first():
+    config = MapConfig(voxel_m=0.02, max_points=1000, min_views=1)
+    voxels = VoxelMap(config)
+    poses = {number: shifted(10.0 * number) for number in range(7)}
+    for number, pose in poses.items():
+        voxels.insert(bumpy(number), pose)
         assert len(voxels) <= 1000
-    rows = np.floor(voxels.points().xyz[:, 1])
-    assert {row: int((rows == row).sum()) for row in np.unique(rows)} == {2.0: 400, 3.0: 600}
+    assert_same(voxels.points(), filled(config, {6: poses[6], 5: poses[5]}).points())
+
+
+def test_a_keyframe_of_too_many_points_keeps_the_heaviest():
+    voxels = VoxelMap(MapConfig(voxel_m=0.001, max_points=1000, min_views=1))
+    wide = torch.arange(40 * 40).reshape(40, 40)
+    voxels.insert(Prediction(
+        0, torch.zeros(40, 40, 3, dtype=torch.uint8), torch.full((40, 40), 2.0),
+        (wide >= 600) * 0.5 + 0.25, torch.ones(40, 40, dtype=torch.bool), K, np.eye(4)),
+        np.eye(4))
+    assert len(voxels) == 1000
+    assert voxels.points().xyz[:, 1].min() == pytest.approx((15 - 11.5) / 20 * 2, abs=1e-5)
+
+
+def test_the_points_of_keyframes_are_bounded_where_the_voxels_do_not_grow():
+    config = MapConfig(voxel_m=0.02, max_points=1000, min_views=1)
+    voxels = VoxelMap(config)
+    for number in range(40):
+        again = bumpy(0)
+        voxels.insert(Prediction(
+            number, again.rgb, again.depth_m, again.confidence, again.mask, K, np.eye(4)),
+            np.eye(4))
+    one = filled(config, {0: np.eye(4)})
+    assert_same(voxels.points(), one.points())
+    held = POINTS_PER_VOXEL * 1000 // len(one)
+    # None of the keyframes that are gone can be moved.
+    voxels.repose({number: shifted(50.0) for number in range(40 - held)})
+    assert len(voxels.points()) == len(one)
+    voxels.repose({40 - held: shifted(50.0)})
+    assert len(voxels) == 2 * len(one)
+
+
+def test_what_is_farther_than_the_radius_from_the_newest_camera_goes():
+    config = MapConfig(voxel_m=0.05, min_views=1, radius_m=4.0)
+    voxels = VoxelMap(config)
+    for number in range(30):
+        voxels.insert(bumpy(number), shifted(0.5 * number))
+        xyz = voxels.points().xyz
+        assert np.linalg.norm(xyz - [0.5 * number, 0, 0], axis=1).max() <= 4.0
+    # What the keyframes within reach show is all there.
+    everything = filled(MapConfig(voxel_m=0.05, min_views=1), {
+        number: shifted(0.5 * number) for number in range(30)}).points().xyz
+    near = everything[np.linalg.norm(everything - [14.5, 0, 0], axis=1) <= 4.0]
+    np.testing.assert_array_equal(voxels.points().xyz, near)
+    # And of the others nothing is kept.
+    voxels.insert(view(30, 100.0), shifted(100.0))
+    assert len(voxels) == len(voxels.points()) == 0
 
 
 def test_negative_coordinates_fall_in_their_own_voxels():
     voxels = VoxelMap(MapConfig(voxel_m=1.0, min_views=1))
-    insert(voxels, 0, cloud([[-0.1, 0, 0], [0.1, 0, 0]]))
-    assert len(voxels) == 2
+    voxels.insert(view(0, 0.5, mask=pixel(11, 11) | pixel(11, 12)), np.eye(4))
+    np.testing.assert_allclose(
+        voxels.points().xyz, [[-0.0125, -0.0125, 0.5], [0.0125, -0.0125, 0.5]], atol=2e-5)
 
 
 @pytest.mark.parametrize('far', [1e9, np.inf, np.nan])
 def test_points_beyond_what_a_key_can_hold_are_left_out(far):
     voxels = VoxelMap(MapConfig(voxel_m=0.01, min_views=1))
-    insert(voxels, 0, cloud([[far, 0, 0], [1, 2, 3]]))
-    np.testing.assert_allclose(voxels.points().xyz, [[1, 2, 3]])
+    depth_m = np.full((SIDE, SIDE), far)
+    depth_m[12, 12] = 2.0
+    voxels.insert(view(0, depth_m), np.eye(4))
+    np.testing.assert_allclose(voxels.points().xyz, [[0.05, 0.05, 2.0]], atol=1e-6)
+    voxels.repose({0: shifted(1e9)})
+    assert len(voxels) == 0
+    voxels.repose({0: np.eye(4)})
+    assert len(voxels) == 1
 
 
-def test_clear_and_empty_clouds():
-    voxels = VoxelMap(MapConfig(min_views=1))
-    insert(voxels, 0, cloud(np.empty((0, 3))))
-    insert(voxels, 0, cloud([1, 2, 3]))
+def test_clear_forgets_everything():
+    voxels = filled(FINE, {0: np.eye(4), 1: at(0.1)})
     voxels.clear()
     assert len(voxels) == len(voxels.points()) == 0
+    voxels.insert(bumpy(5), np.eye(4))
+    assert_same(voxels.points(), filled(FINE, {5: np.eye(4)}).points())

@@ -12,32 +12,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The accumulated map: one averaged, coloured point a voxel, bounded in size."""
+"""The accumulated map: kept per keyframe, shown as one averaged, coloured point a voxel."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+import torch
 
 from mapanything_ros.core.config import MapConfig
+from mapanything_ros.core.datatypes import Array, Prediction
+from mapanything_ros.core.keyframe_points import KeyframePoints, reduce_view
+from mapanything_ros.core.voxel_blocks import VoxelBlocks
+from mapanything_ros.core.voxels import voxel_means
 
-# 21 bits an axis: a million voxels each way from the origin.
-AXIS_BITS = 21
-AXIS_OFFSET = 1 << (AXIS_BITS - 1)
-
-# A point that all other views contradict still counts where nothing better is known.
-MIN_WEIGHT = np.float32(1e-3)
-
-VOXEL = np.dtype([
-    ('key', np.int64),
-    ('xyz', np.float32, 3),
-    ('rgb', np.float32, 3),
-    ('weight', np.float32),
-    ('views', np.int32),
-    ('last_seen', np.int64),
-])
+# Points of keyframes that are kept for each voxel that the map may have.
+POINTS_PER_VOXEL = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,83 +44,121 @@ class PointCloud:
         return len(self.xyz)
 
 
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    points: KeyframePoints
+    map_from_camera: Array
+
+    @property
+    def camera(self) -> Array:
+        return self.map_from_camera[:3, 3]
+
+
 class VoxelMap:
     """
-    Averages the points of all keyframes, weighted by confidence, in voxels sorted by key.
+    Averages the points of all keyframes, weighted by confidence, in voxels.
 
-    An insertion is one sort of the new points and one merge; the result does not depend on the
-    order of the points within a keyframe. Beyond ``max_points`` the voxels seen least recently go.
+    The voxels follow from the keyframes and their poses alone, to the bit, whatever the way there.
+    At most ``max_points`` voxels, and 8 times as many points of keyframes, are kept: beyond that
+    the oldest keyframes go. With ``radius_m`` keyframes go that show nothing within it from the
+    newest camera. ``len`` is the number of voxels.
     """
 
     def __init__(self, config: MapConfig) -> None:
         self._config = config
-        self._voxels = np.empty(0, VOXEL)
+        self._keyframes: dict[int, _Placed] = {}  # oldest first
+        self._blocks = VoxelBlocks()
+        self._points = 0
 
     def __len__(self) -> int:
-        return len(self._voxels)
+        return len(self._blocks)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._voxels = np.empty(0, VOXEL)
+        self._keyframes.clear()
+        self._blocks.clear()
+        self._points = 0
 
-    def insert(
-        self,
-        keyframe_id: int,
-        cloud: PointCloud,
-        weight: NDArray[np.float32],
-    ) -> None:
-        """Add the points that one keyframe saw, in the map frame, with weights (N,) in [0,1]."""
-        if len(cloud) == 0:
-            return
-        fresh = self._average(keyframe_id, cloud, np.maximum(weight, MIN_WEIGHT))
-        index = np.searchsorted(self._voxels['key'], fresh['key'])
-        known = np.zeros(len(fresh), bool)
-        inside = index < len(self._voxels)
-        known[inside] = self._voxels['key'][index[inside]] == fresh['key'][inside]
-        self._merge(index[known], fresh[known])
-        self._voxels = np.insert(self._voxels, index[~known], fresh[~known])
+    def insert(self, view: Prediction, map_from_camera: Array) -> None:
+        """Add what a keyframe shows, in place of what it showed before."""
+        if view.keyframe_id in self._keyframes:
+            self._drop(view.keyframe_id)
+        config = self._config
+        points = reduce_view(view, config.voxel_m, config.radius_m, config.max_points)
+        placed = _Placed(points, map_from_camera)
+        self._keyframes[view.keyframe_id] = placed
+        self._points += len(points)
+        self._blocks.add(*self._sums(placed))
+        self._bound()
+
+    def repose(self, poses: Mapping[int, Array]) -> None:
+        """
+        Move keyframes, by id, to where ``map_from_camera`` (4,4) says; others stay.
+
+        The map is then the one that its keyframes would have made at these poses. Keyframes that
+        it does not hold (any more) are passed over.
+        """
+        moved = {
+            number: _Placed(self._keyframes[number].points, pose)
+            for number, pose in poses.items() if number in self._keyframes
+            and not np.array_equal(pose, self._keyframes[number].map_from_camera)}
+        if 2 * sum(len(placed.points) for placed in moved.values()) > self._points:
+            # Quicker than to remove the most of it.
+            self._keyframes.update(moved)
+            self._blocks.clear()
+            for placed in self._keyframes.values():
+                self._blocks.add(*self._sums(placed))
+        else:
+            for number, placed in moved.items():
+                self._blocks.remove(*self._sums(self._keyframes[number]))
+                self._keyframes[number] = placed
+                self._blocks.add(*self._sums(placed))
         self._bound()
 
     def points(self) -> PointCloud:
         """Return the map: the voxels that at least ``min_views`` keyframes saw."""
-        seen = self._voxels[self._voxels['views'] >= self._config.min_views]
-        return PointCloud(
-            np.ascontiguousarray(seen['xyz']), np.rint(seen['rgb']).astype(np.uint8))
+        return self._shown(self._blocks.voxels())
 
-    def _average(
-        self, keyframe_id: int, cloud: PointCloud, weight: NDArray[np.float32]
-    ) -> NDArray[np.void]:
-        """Return one voxel for all points of the keyframe that fall in it."""
-        cell = np.floor(cloud.xyz / self._config.voxel_m)
-        inside = (np.abs(cell) < AXIS_OFFSET).all(axis=1)  # false for nan, too
-        xyz, rgb, weight = cloud.xyz[inside], cloud.rgb[inside], weight[inside]
-        cell = cell[inside].astype(np.int64) + AXIS_OFFSET
-        key = (cell[:, 0] << 2 * AXIS_BITS) | (cell[:, 1] << AXIS_BITS) | cell[:, 2]
-        unique, group = np.unique(key, return_inverse=True)
-        total = np.bincount(group, weight)
-        voxels = np.empty(len(unique), VOXEL)
-        voxels['key'] = unique
-        voxels['weight'] = total
-        for axis in range(3):
-            voxels['xyz'][:, axis] = np.bincount(group, weight * xyz[:, axis]) / total
-            voxels['rgb'][:, axis] = np.bincount(group, weight * rgb[:, axis]) / total
-        voxels['views'] = 1
-        voxels['last_seen'] = keyframe_id
-        return voxels
+    def updates(self) -> PointCloud:
+        """Return what came or changed in the map since the last call; what went is not told."""
+        return self._shown(self._blocks.take_changed())
 
-    def _merge(self, index: NDArray[np.int64], fresh: NDArray[np.void]) -> None:
-        known = self._voxels[index]
-        weight = known['weight'] + fresh['weight']
-        share = (fresh['weight'] / weight)[:, None]
-        known['xyz'] += share * (fresh['xyz'] - known['xyz'])
-        known['rgb'] += share * (fresh['rgb'] - known['rgb'])
-        known['weight'] = weight
-        known['views'] += 1
-        known['last_seen'] = fresh['last_seen']
-        self._voxels[index] = known
+    def _shown(self, voxels: NDArray[np.void]) -> PointCloud:
+        seen = voxels[voxels['views'] >= self._config.min_views]
+        xyz, rgb = (tensor.numpy() for tensor in voxel_means(
+            torch.from_numpy(seen['key'].copy()), torch.from_numpy(seen['sums'].copy()),
+            self._config.voxel_m))
+        if self._config.radius_m and len(xyz):
+            near = np.linalg.norm(xyz - self._newest().camera, axis=1) <= self._config.radius_m
+            xyz, rgb = xyz[near], rgb[near]
+        return PointCloud(xyz, rgb)
+
+    def _sums(self, placed: _Placed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return placed.points.voxel_sums(placed.map_from_camera, self._config.voxel_m)
+
+    def _newest(self) -> _Placed:
+        return self._keyframes[next(reversed(self._keyframes))]
+
+    def _drop(self, number: int) -> None:
+        placed = self._keyframes.pop(number)
+        self._points -= len(placed.points)
+        self._blocks.remove(*self._sums(placed))
 
     def _bound(self) -> None:
-        excess = len(self._voxels) - self._config.max_points
-        if excess > 0:
-            oldest_first = np.lexsort((self._voxels['key'], self._voxels['last_seen']))
-            self._voxels = np.delete(self._voxels, oldest_first[:excess])
+        for number in self._out_of_reach():
+            self._drop(number)
+        limit = self._config.max_points
+        while len(self._blocks) > limit or self._points > POINTS_PER_VOXEL * limit:
+            self._drop(next(iter(self._keyframes)))
+
+    def _out_of_reach(self) -> list[int]:
+        radius_m = self._config.radius_m
+        if not radius_m or not self._keyframes:
+            return []
+        kept = self._keyframes.values()
+        cameras = np.array([placed.camera for placed in kept])
+        nearest_m = np.linalg.norm(cameras - self._newest().camera, axis=1) - [
+            placed.points.reach_m for placed in kept]
+        return [
+            number for number, near_m in zip(self._keyframes, nearest_m, strict=True)
+            if near_m > radius_m]

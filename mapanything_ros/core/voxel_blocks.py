@@ -1,0 +1,114 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Sums of voxels, from which what was added can be removed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapanything_ros.core.voxels import BLOCK_SHIFT, SUMS
+
+VOXEL = np.dtype([
+    ('key', np.int64),
+    ('sums', np.int64, SUMS),
+    ('views', np.int32),
+    ('changed', np.int32),
+])
+NONE = np.empty(0, VOXEL)
+
+
+class VoxelBlocks:
+    """
+    Voxels in blocks by position, so that a change touches the blocks that it falls in alone.
+
+    Sums are whole numbers: what was added and removed leaves nothing behind, and the order does
+    not count. ``len`` is the number of voxels.
+    """
+
+    def __init__(self) -> None:
+        # By block, sorted by key.
+        self._blocks: dict[int, NDArray[np.void]] = {}
+        self._changed: set[int] = set()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._blocks.clear()
+        self._changed.clear()
+        self._count = 0
+
+    def add(self, key: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
+        """Add what one keyframe saw: rising keys (M,) and sums (M,7)."""
+        blocks, old = self._touched(key)
+        at = np.searchsorted(old['key'], key)
+        known = np.zeros(len(key), bool)
+        inside = at < len(old)
+        known[inside] = old['key'][at[inside]] == key[inside]
+        fresh = np.empty(len(key) - int(known.sum()), VOXEL)
+        fresh['key'], fresh['sums'] = key[~known], sums[~known]
+        fresh['views'], fresh['changed'] = 1, 1
+        old['sums'][at[known]] += sums[known]
+        old['views'][at[known]] += 1
+        old['changed'][at[known]] = 1
+        self._replace(blocks, len(old), np.insert(old, at[~known], fresh))
+
+    def remove(self, key: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
+        """Take away again exactly what was added."""
+        blocks, old = self._touched(key)
+        at = np.searchsorted(old['key'], key)
+        old['sums'][at] -= sums
+        old['views'][at] -= 1
+        old['changed'][at] = 1
+        self._replace(blocks, len(old), old[old['views'] > 0])
+
+    def voxels(self) -> NDArray[np.void]:
+        """Return all voxels, by rising key."""
+        return np.concatenate([NONE, *(self._blocks[block] for block in sorted(self._blocks))])
+
+    def take_changed(self) -> NDArray[np.void]:
+        """Return the voxels that changed since the last call, by rising key."""
+        parts = [NONE]
+        for block in sorted(self._changed):
+            voxels = self._blocks[block]
+            parts.append(voxels[voxels['changed'] > 0])
+            voxels['changed'] = 0
+        self._changed.clear()
+        return np.concatenate(parts)
+
+    def _touched(self, key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        """Return the blocks of rising keys, and a copy of all voxels in them, by rising key."""
+        block = key >> BLOCK_SHIFT
+        blocks = block[np.flatnonzero(np.diff(block, prepend=-1))]
+        return blocks, np.concatenate(
+            [NONE, *(self._blocks.get(number, NONE) for number in blocks.tolist())])
+
+    def _replace(self, blocks: NDArray[np.int64], before: int, voxels: NDArray[np.void]) -> None:
+        """Put voxels in the place of all that were in the blocks."""
+        ends = np.searchsorted(voxels['key'], (blocks + 1) << BLOCK_SHIFT)
+        start = 0
+        for block, end in zip(blocks.tolist(), ends.tolist(), strict=True):
+            if end > start:
+                # A copy: a view would keep all the others alive, too.
+                self._blocks[block] = voxels[start:end].copy()
+                self._changed.add(block)
+            else:
+                self._blocks.pop(block, None)
+                self._changed.discard(block)
+            start = end
+        self._count += len(voxels) - before
