@@ -40,6 +40,7 @@ setup(
             'mapanything_node = mapanything_ros.ros.node:main',
             'demo = mapanything_ros.cli.demo:main',
             'sample = mapanything_ros.cli.sample:main',
+            'weights = mapanything_ros.cli.weights:main',
         ],
     },
 )

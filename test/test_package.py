@@ -17,6 +17,7 @@
 import ast
 from importlib.metadata import distribution
 from pathlib import Path
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -36,8 +37,8 @@ KEYS = {
     'tf2_ros': 'tf2_ros_py',
     'yaml': 'python3-yaml',
 }
-# These have no key that fits and come from requirements.txt.
-FROM_PIP = {'pycolmap', 'torch'}
+# These have no key that fits and come from the requirements.
+FROM_PIP = {'huggingface_hub', 'pycolmap', 'torch'}
 
 
 @pytest.fixture(scope='module')
@@ -59,10 +60,11 @@ def imported_packages() -> set[str]:
 
 def test_all_that_is_imported_is_declared(manifest):
     declared = {element.text for element in manifest.findall('depend')}
-    required = (ROOT / 'requirements.txt').read_text()
+    required = ''.join(
+        (ROOT / name).read_text() for name in ('requirements.txt', 'requirements-model.txt'))
     for name in imported_packages():
         if name in FROM_PIP:
-            assert f'\n{name}==' in required
+            assert re.search(f'^{name}[=>]=', required, re.MULTILINE), name
         else:
             assert KEYS.get(name, name) in declared, f'{name} is imported but not in package.xml'
 
@@ -83,6 +85,7 @@ def test_the_share_folder_holds_what_the_launch_files_name():
 
 def test_every_executable_has_a_function_behind_it():
     scripts = distribution('mapanything_ros').entry_points.select(group='console_scripts')
-    assert {script.name for script in scripts} == {'mapanything_node', 'demo', 'sample'}
+    assert {script.name for script in scripts} == {
+        'mapanything_node', 'demo', 'sample', 'weights'}
     for script in scripts:
         assert callable(script.load())
