@@ -64,13 +64,13 @@ KEYFRAME_TOPICS = {
     'points': PointCloud2}
 OUTPUTS = {
     **{f'~/keyframe/{name}': kind for name, kind in KEYFRAME_TOPICS.items()},
-    '~/points': PointCloud2, '~/map': PointCloud2, '~/path': Path, '~/pose': PoseStamped,
-    '/diagnostics': DiagnosticArray}
+    '~/points': PointCloud2, '~/map': PointCloud2, '~/map_updates': PointCloud2, '~/path': Path,
+    '~/pose': PoseStamped, '/diagnostics': DiagnosticArray}
 # Every other image becomes a keyframe with the camera on the path, and every keyframe a window.
 QUICK = {
     'keyframes.min_translation_m': 0.05, 'keyframes.min_parallax': 0.005,
     'keyframes.min_sharpness': 0.0, 'window.size': 2, 'window.overlap': 1, 'map.period_s': 0.0,
-    'map.min_views': 1, 'tf.timeout_s': 0.4}
+    'map.full_period_s': 0.0, 'map.min_views': 1, 'tf.timeout_s': 0.4}
 ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
 
 
@@ -134,6 +134,13 @@ class Robot:
             kind, topic.replace('~', '/mapanything'), self.heard[topic].append, qos)
         if connected:
             self.wait_for(subscription.get_publisher_count, topic)
+
+    def deafen(self, topic: str) -> None:
+        """Listen to a topic of the node no more, and wait until the node knows."""
+        name = topic.replace('~', '/mapanything')
+        for subscription in [s for s in self.peer.subscriptions if s.topic_name == name]:
+            self.peer.destroy_subscription(subscription)
+        self.wait_for(lambda: self.node.count_subscribers(name) == 0, topic)
 
     def _spin(self) -> None:
         try:

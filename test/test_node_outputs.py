@@ -16,6 +16,7 @@
 
 from dataclasses import replace
 import itertools
+from unittest.mock import Mock
 
 import cv2
 from helpers import (
@@ -47,6 +48,8 @@ import pytest
 from rclpy.qos import ReliabilityPolicy
 from robot import LATCHED, ODOMETRY, Robot
 from sensor_msgs.msg import PointCloud2
+
+from mapanything_ros.core.config import MapConfig
 
 LUMA = np.array([0.299, 0.587, 0.114])
 # Where the colours of a Bayer cell's four pixels lie in RGB, row by row.
@@ -241,6 +244,59 @@ def test_path_and_pose_are_the_camera_in_the_map(robot):
             found = matrix_of(message.pose.position, message.pose.orientation)
             assert np.allclose(found, truth, atol=1e-6)
     assert list(path) == sorted(path)
+
+
+def test_updates_add_up_to_the_map(robot):
+    def added_up():
+        points = {}
+        for update in robot.heard['~/map_updates']:
+            assert update.header.frame_id == 'map'
+            rows = np.hstack(points_of(update))
+            voxels = np.floor(rows[:, :3].astype(float) / MapConfig().voxel_m).astype(int)
+            points.update(zip(map(tuple, voxels), map(tuple, rows), strict=True))
+        whole = set(map(tuple, np.hstack(points_of(robot.newest('~/map')))))
+        # A mean on the side of its voxel may be rounded out of it.
+        return len(whole & set(points.values())) > 0.999 * max(len(whole), len(points))
+
+    robot.wait_for(added_up, 'the same map')
+
+
+def test_the_whole_map_is_sent_seldom_and_its_changes_at_once(start):
+    robot = start({**ODOMETRY, 'map.full_period_s': 3600.0})
+    robot.mount()
+    robot.calibrate()
+    robot.explore(2)
+    first = robot.newest('~/map').width
+    robot.explore(3)
+    robot.path(5)
+    updates = robot.wait_for(lambda: len(robot.heard['~/map_updates']) == 4 and (
+        robot.heard['~/map_updates']))
+    assert [message.width for message in robot.heard['~/map']] == [first]
+    whole = len(robot.node._reconstructor.map_points())
+    assert updates[0].width == first < whole
+    assert all(0 < update.width < whole for update in updates)
+    assert robot.trigger('reset').success
+    robot.wait_for_empty_map()
+
+
+def test_a_map_that_nobody_hears_is_not_made_until_somebody_does(start, monkeypatch):
+    robot = start(ODOMETRY)
+    for topic in ('~/map', '~/map_updates'):
+        robot.deafen(topic)
+    reconstructor = robot.node._reconstructor
+    points, updates = (Mock(wraps=make) for make in (
+        reconstructor.map_points, reconstructor.map_updates))
+    monkeypatch.setattr(reconstructor, 'map_points', points)
+    monkeypatch.setattr(reconstructor, 'map_updates', updates)
+    robot.mount()
+    robot.calibrate()
+    robot.explore(3)
+    robot.path(3)
+    assert not points.called
+    robot.listen(PointCloud2, '~/map')
+    assert robot.newest('~/map').width > 1000
+    assert points.called
+    assert not updates.called
 
 
 def test_a_late_subscriber_gets_the_map(robot):

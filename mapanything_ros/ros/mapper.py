@@ -70,6 +70,7 @@ class Mapper:
         tf_output: TfOutput, reporter: Reporter, logger: RcutilsLogger,
     ) -> None:
         self._period_s = config.map.period_s
+        self._full_period_s = config.map.full_period_s
         self._reconstructor = reconstructor
         self._publishers = publishers
         self._tf_output = tf_output
@@ -79,8 +80,11 @@ class Mapper:
         self._lock = Lock()
         self._generation = 0
         self._has_map = False
+        # What came since the last update, and since the whole map went out.
         self._map_changed = False
         self._map_published_s = float('-inf')
+        self._whole_changed = False
+        self._whole_published_s = float('-inf')
         self._newest_ns = 0
         self.progress = Progress()
 
@@ -91,8 +95,11 @@ class Mapper:
         try:
             if window is not None:
                 return self._process(window, generation)
-            if self._map_changed:
-                self.publish_map()
+            with self._lock:
+                if self._map_changed:
+                    self._publish_map()
+                else:
+                    self._publish_whole_map()
             return None
         except ReconstructionError as error:
             return self._failed('window_failed', f'{_described(window)} failed: {error}')
@@ -109,18 +116,34 @@ class Mapper:
             self._has_map = False
             self._reconstructor.reset()
             self._tf_output.reset()
+            # In place of the map that late subscribers would get.
+            self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
             self._publish_map()
 
     def publish_map(self) -> None:
-        """Publish the map and the path as they are now."""
+        """Publish the map, where somebody listens, and the path as they are now."""
         with self._lock:
+            self._whole_changed = True
+            self._whole_published_s = float('-inf')
             self._publish_map()
 
     def _publish_map(self) -> None:
+        """Publish what has changed, and the whole map where its time has come."""
         self._map_changed = False
         self._map_published_s = time.monotonic()
-        self._publishers.publish_map(
-            self._reconstructor.map_points(), self._reconstructor.trajectory(), self._newest_ns)
+        if self._publishers.map_updates_wanted():
+            self._publishers.publish_map_updates(
+                self._reconstructor.map_updates(), self._newest_ns)
+        self._publish_whole_map()
+        self._publishers.publish_path(self._reconstructor.trajectory(), self._newest_ns)
+
+    def _publish_whole_map(self) -> None:
+        now_s = time.monotonic()
+        due = self._whole_changed and now_s - self._whole_published_s >= self._full_period_s
+        if due and self._publishers.map_wanted():
+            self._whole_changed = False
+            self._whole_published_s = now_s
+            self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
 
     def _failed(self, kind: str, text: str) -> str:
         self._reporter.warn(kind, text)
@@ -149,7 +172,7 @@ class Mapper:
         self._tf_output.correct(self._reconstructor.map_from_odom())
         self._tf_output.send_keyframes(submap, window.keyframes)
         self._publishers.publish_window(submap, window.keyframes)
-        self._map_changed = True
+        self._map_changed = self._whole_changed = True
         if now_s - self._map_published_s >= self._period_s:
             self._publish_map()
         if submap.warning:

@@ -325,6 +325,9 @@ class MapAnythingNode(LifecycleNode):
         self._tf_output.send_map_from_odom(self.get_clock().now().nanoseconds)
 
     def _on_report_timer(self) -> None:
+        if self._worker:
+            # Somebody may listen to the map only now, or its time may have come.
+            self._worker.wake()
         progress = self._mapper.progress
         scale = progress.scale
         state = self._state_machine.current_state[1]

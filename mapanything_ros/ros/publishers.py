@@ -52,11 +52,12 @@ class Publishers:
         self._keyframe_points = create(PointCloud2, '~/keyframe/points', RELIABLE)
         self._points = create(PointCloud2, '~/points', RELIABLE)
         self._map = create(PointCloud2, '~/map', LATCHED)
+        self._map_updates = create(PointCloud2, '~/map_updates', RELIABLE)
         self._path = create(Path, '~/path', LATCHED)
         self._pose = create(PoseStamped, '~/pose', RELIABLE)
         self._all = [
             self._image, self._camera_info, self._depth, self._confidence, self._keyframe_points,
-            self._points, self._map, self._path, self._pose]
+            self._points, self._map, self._map_updates, self._path, self._pose]
 
     def destroy(self, node: LifecycleNode) -> None:
         """Give the topics back."""
@@ -77,12 +78,27 @@ class Publishers:
         self._points.publish(
             to_cloud(torch.cat(points), to_header(newest.stamp_ns, self._map_frame)))
 
-    def publish_map(
-        self, cloud: PointCloud, trajectory: Sequence[tuple[int, Array]], stamp_ns: int
-    ) -> None:
-        """Publish the accumulated map and the path, which may both be empty."""
+    def map_wanted(self) -> bool:
+        """Say whether somebody listens to the whole map."""
+        return self._map.get_subscription_count() > 0
+
+    def map_updates_wanted(self) -> bool:
+        """Say whether somebody listens to what changes in the map."""
+        return self._map_updates.get_subscription_count() > 0
+
+    def publish_map(self, cloud: PointCloud, stamp_ns: int) -> None:
+        """Publish the whole map, which may be empty."""
+        self._map.publish(to_cloud(pack_cloud(cloud), to_header(stamp_ns, self._map_frame)))
+
+    def publish_map_updates(self, cloud: PointCloud, stamp_ns: int) -> None:
+        """Publish what came or changed in the map, if anything."""
+        if len(cloud):
+            self._map_updates.publish(
+                to_cloud(pack_cloud(cloud), to_header(stamp_ns, self._map_frame)))
+
+    def publish_path(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> None:
+        """Publish the poses of all keyframes in the map, which may be none."""
         header = to_header(stamp_ns, self._map_frame)
-        self._map.publish(to_cloud(pack_cloud(cloud), header))
         self._path.publish(Path(header=header, poses=[
             to_pose(pose, to_header(at_ns, self._map_frame)) for at_ns, pose in trajectory]))
 
