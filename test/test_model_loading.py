@@ -174,6 +174,7 @@ def test_weights_of_half_precision_become_float32(weights, tmp_path):
     model = load_model(changed(weights, tmp_path / 'half', **halves), CPU)
     found = model.state_dict()
     for name, half in halves.items():
+        assert found[name].dtype == torch.float32, name
         assert torch.equal(found[name], half.float()), name
 
 
