@@ -17,56 +17,88 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 import json
 import multiprocessing
 import os
 from pathlib import Path
+import sys
 
 import torch
 
+from benchmarks.evaluate.claims import check
 from benchmarks.evaluate.figures import Figures, measure, record
 from benchmarks.evaluate.runs import DROPS_PERCENT, promise, Run, table
 from benchmarks.evaluate.worlds import BUILDINGS
 
+BAG_VARIABLE = 'MAPANYTHING_TEST_BAG'
 COLUMNS = (
-    f'{"world":10} {"drops":>5} {"":29} {"position":>9} {"aligned":>8} {"rotation":>8} '
+    f'{"world":10} {"drops":>5} {"":31} {"position":>9} {"aligned":>8} {"rotation":>8} '
     f'{"map 50%":>8} {"map 90%":>8} {"coverage":>8} {"scale":>7} {"90%":>6} {"seg":>4} '
     f'{"rej":>4} {"loops":>5} {"s":>5}')
 
 
 def main() -> None:
+    arguments = _parse()
+    worlds = arguments.world or list(BUILDINGS)
+    if arguments.bag:
+        worlds.append(arguments.bag)
+    else:
+        print(f'no recorded world: name a bag with true poses in --bag or {BAG_VARIABLE}')
+    runs = [
+        run for run in (
+            *table(worlds, arguments.drops or DROPS_PERCENT, arguments.seed),
+            *promise(worlds, arguments.seed))
+        if arguments.rows in run.label]
+    results = _measured(runs, arguments.processes)
+    claims = check(results)
+    for claim in claims:
+        print(f'{claim.verdict:11} ({claim.checked} runs): {claim.text}')
+        for sentence in claim.broken:
+            print(f'            not in {sentence}')
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    output = arguments.output / 'alignment.json'
+    output.write_text(json.dumps({
+        'rows': [record(*result) for result in results],
+        'claims': [{**asdict(claim), 'verdict': claim.verdict} for claim in claims],
+    }, indent=1))
+    print(f'wrote {output}')
+    sys.exit(any(claim.broken for claim in claims))
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m benchmarks.evaluate', description=__doc__)
     parser.add_argument('--output', type=Path, default=Path('out/evaluate'))
-    parser.add_argument('--world', choices=BUILDINGS, action='append', help='run in this one')
+    parser.add_argument('--world', choices=BUILDINGS, action='append', help='render this one')
+    parser.add_argument(
+        '--bag', default=os.environ.get(BAG_VARIABLE, ''),
+        help=f'a recorded world: a bag with true poses (default: {BAG_VARIABLE})')
     parser.add_argument('--rows', default='', help='run those whose name contains this')
     parser.add_argument(
         '--drops', type=int, choices=DROPS_PERCENT, action='append', help='percent of windows')
+    parser.add_argument('--seed', type=int, default=1, help='of the faults (default: 1)')
     parser.add_argument('--processes', type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    runs = [
-        run for run in (
-            *table(tuple(arguments.world or BUILDINGS), tuple(arguments.drops or DROPS_PERCENT)),
-            *promise())
-        if arguments.rows in run.label]
+    return parser.parse_args()
+
+
+def _measured(runs: Sequence[Run], processes: int) -> list[tuple[Run, Figures]]:
+    """Make all runs, and print a line for each."""
     print(COLUMNS)
-    results: list[tuple[Run, Figures]] = []
+    results = []
     # Spawned: torch's threads do not survive a fork.
     with ProcessPoolExecutor(
-            arguments.processes, multiprocessing.get_context('spawn'), torch.set_num_threads, (1,)
-    ) as pool:
+            processes, multiprocessing.get_context('spawn'), torch.set_num_threads, (1,)) as pool:
         for run, figures in zip(runs, pool.map(measure, runs), strict=True):
             results.append((run, figures))
-            print(row(run, figures), flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    output = arguments.output / 'alignment.json'
-    output.write_text(json.dumps([record(*result) for result in results], indent=1))
-    print(f'wrote {output}')
+            print(_row(run, figures), flush=True)
+    return results
 
 
-def row(run: Run, figures: Figures) -> str:
-    """Return a line of the table."""
-    name = f'{run.world:10} {run.drops_percent:4}% {run.label:29}'
+def _row(run: Run, figures: Figures) -> str:
+    faults = '' if run.faults == 'typical' else f' ({run.faults})'
+    name = f'{Path(run.world).name:10} {run.drops_percent:4}% {run.label + faults:31}'
     if figures.unavailable:
         return f'{name} unavailable: {figures.unavailable}'
     return (

@@ -32,14 +32,13 @@ from mapanything_ros.core.errors import ConfigError
 from mapanything_ros.core.evaluation import align, anchor, Trajectory, trajectory_error
 from mapanything_ros.core.reconstructor import Reconstructor
 
-FAULT_SEED = 1
 NAN = math.nan
 
 
 @dataclass(frozen=True)
 class Figures:
     """
-    What is said about one run; nan where there is nothing to say.
+    What is said about one run of ``length_m``; nan where there is nothing to say.
 
     Position and rotation errors are rms over the keyframes in the map after putting the first
     pose where it truly was, ``aligned_m`` after the best similarity instead; ``odometry_m`` is
@@ -49,6 +48,7 @@ class Figures:
     ``scale_p90`` the 90th percentile of its size. ``unavailable`` says why there is no run.
     """
 
+    length_m: float = NAN
     position_m: float = NAN
     aligned_m: float = NAN
     rotation_deg: float = NAN
@@ -75,7 +75,7 @@ def measure(run: Run) -> Figures:
         figures = _odometry(place) if run.method == ODOMETRY else _mapping(run, place)
     except ConfigError as error:
         figures = Figures(unavailable=str(error))
-    return replace(figures, seconds=time.perf_counter() - start_s)
+    return replace(figures, length_m=place.length_m, seconds=time.perf_counter() - start_s)
 
 
 def record(run: Run, figures: Figures) -> dict[str, object]:
@@ -91,7 +91,7 @@ def _odometry(place: World) -> Figures:
 
 def _mapping(run: Run, place: World) -> Figures:
     config = run.config(place)
-    backend = SimulatedBackend(place, FAULTS[run.faults], FAULT_SEED)
+    backend = SimulatedBackend(place, FAULTS[run.faults], run.seed)
     kind = Unaligned if run.method == UNALIGNED else Reconstructor
     outcome = drive(place, kind(config, backend), config.window, run.drops_percent)
     counts = outcome.reconstructor.statistics()

@@ -16,12 +16,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from benchmarks.evaluate.simulated_backend import Faults
-from benchmarks.evaluate.worlds import World
+from benchmarks.evaluate.worlds import BUILDINGS, World
 from mapanything_ros.core.config import Config, from_values
 
 # A good network on a good day, and now and then a bad one.
@@ -46,7 +46,7 @@ class Run:
 
     ``method`` is 'odometry' (nothing but that), 'unaligned' (each window where odometry has its
     first keyframe), 'se3' or 'sim3'; ``scale`` what anchors it. ``drops_percent`` of the windows
-    are lost to overload.
+    are lost to overload; ``seed`` chooses the faults.
     """
 
     world: str
@@ -55,6 +55,10 @@ class Run:
     scale: str = 'model'
     loops: bool = False
     drops_percent: int = 0
+    seed: int = 1
+
+    def __str__(self) -> str:
+        return f'{self.world}, {self.label}, {self.drops_percent} % dropped, {self.faults} faults'
 
     @property
     def ours(self) -> bool:
@@ -80,16 +84,17 @@ class Run:
         return from_values(Config, values)
 
 
-def table(worlds: tuple[str, ...], drops_percent: tuple[int, ...]) -> Iterator[Run]:
+def table(worlds: Sequence[str], drops_percent: Sequence[int], seed: int) -> Iterator[Run]:
     """Give the runs of the table, world by world."""
     for world, drops in product(worlds, drops_percent):
         for method in (ODOMETRY, UNALIGNED):
-            yield Run(world, 'typical', method, drops_percent=drops)
+            yield Run(world, 'typical', method, drops_percent=drops, seed=seed)
         for method, scale, loops in product(MODELS, SCALES, (False, True)):
-            yield Run(world, 'typical', method, scale, loops, drops)
+            yield Run(world, 'typical', method, scale, loops, drops, seed)
 
 
-def promise() -> Iterator[Run]:
-    """Give the runs that show the promised accuracy of a 60 m loop."""
-    for method in MODELS:
-        yield Run('corridor', 'promised', method, 'odometry')
+def promise(worlds: Sequence[str], seed: int) -> Iterator[Run]:
+    """Give the runs that show the promised accuracy of 60 m loops."""
+    for world, method in product(worlds, MODELS):
+        if world in BUILDINGS:
+            yield Run(world, 'promised', method, 'odometry', seed=seed)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,16 @@ class World:
 
 @lru_cache(maxsize=2)
 def world(name: str, images: int = 0) -> World:
-    """Return a rendered world by its name, 61 m and 306 images long, or its first ``images``."""
+    """
+    Return a world by its name, or its first ``images`` where it is rendered.
+
+    Rendered ones are 61 m and 306 images long. A name that is none is the folder of a bag.
+    """
+    if name not in BUILDINGS:
+        # Imported here: it wants a reader of bags.
+        from benchmarks.evaluate.recorded import recorded
+
+        return recorded(Path(name))
     building = BUILDINGS[name]()
     odometry = drifted(building.world_from_camera, Drift(), ODOMETRY_SEED)
     count = images or len(building.world_from_camera)

@@ -1,0 +1,123 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the table must show, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.evaluate.figures import Figures
+from benchmarks.evaluate.runs import FAULTS, Run
+from benchmarks.evaluate.window_errors import window_errors
+
+# Loop closure may make an error this much larger, and this is no error.
+WORSE = 1.05
+NOTHING = {'position_m': 0.001, 'aligned_m': 0.001, 'rotation_deg': 0.01, 'map_median_m': 0.001}
+POSITION_SHARE = 0.005
+SCALE_SHARE = 0.01
+# Drops may cost what odometry loses where nothing else was seen, and a little luck.
+LUCK = 1.1
+
+Results = Sequence[tuple[Run, Figures]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, for how many runs it was checked, and where it does not hold."""
+
+    text: str
+    checked: int
+    broken: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Return 'held', 'not held', or 'not checked' where no run could be."""
+        if not self.checked:
+            return 'not checked'
+        return 'not held' if self.broken else 'held'
+
+
+def check(results: Results) -> list[Claim]:
+    """Return every claim about the runs that were made."""
+    made = [(run, figures) for run, figures in results if not figures.unavailable]
+    return [
+        _claim('beats raw odometry where the backend does within a window', _odometry(made)),
+        _claim('drops break nothing: one segment, and no more error than odometry makes where '
+               'keyframes were lost', _drops(made)),
+        _claim(f'loop closure makes no error more than {WORSE - 1:.0%} worse', _loops(made)),
+        _claim(f'10 % scale error, 1 % depth noise, odometry-anchored: position within '
+               f'{POSITION_SHARE:.1%} of the distance', _promise(made, _position)),
+        _claim(f'the same: scale within {SCALE_SHARE:.0%}', _promise(made, _scale)),
+    ]
+
+
+def _claim(text: str, checks: Iterator[str]) -> Claim:
+    said = list(checks)
+    return Claim(text, len(said), tuple(sentence for sentence in said if sentence))
+
+
+def _odometry(results: Results) -> Iterator[str]:
+    """Give a sentence, empty if all is well, for each run."""
+    for run, figures in results:
+        if not run.ours or run.faults != 'typical':
+            continue
+        within = window_errors(run.world, FAULTS[run.faults], run.seed)
+        if within.backend_is_better(anchored=run.scale == 'odometry'):
+            good = figures.position_m < figures.odometry_m
+            yield '' if good else (
+                f'{run}: {figures.position_m:.3f} m, odometry {figures.odometry_m:.3f} m')
+
+
+def _drops(results: Results) -> Iterator[str]:
+    by_run = dict(results)
+    for run, figures in results:
+        whole = by_run.get(replace(run, drops_percent=0))
+        if not (run.ours and run.drops_percent and whole) or run.scale == 'model':
+            continue
+        allowed_m = LUCK * whole.position_m + (1 - figures.coverage) * figures.odometry_m
+        good = figures.segments == 1 and figures.position_m <= allowed_m
+        yield '' if good else (
+            f'{run}: {figures.segments} segments, {figures.position_m:.3f} m of at most '
+            f'{allowed_m:.3f} m')
+
+
+def _loops(results: Results) -> Iterator[str]:
+    by_run = dict(results)
+    for run, figures in results:
+        without = by_run.get(replace(run, loops=False))
+        if not run.loops or without is None:
+            continue
+        worse = [
+            f'{name} {getattr(figures, name):.3f} after {getattr(without, name):.3f}'
+            for name, nothing in NOTHING.items()
+            if not getattr(figures, name) <= WORSE * getattr(without, name) + nothing]
+        yield f'{run}: {", ".join(worse)}' if worse else ''
+
+
+def _promise(results: Results, judge: Callable[[Run, Figures], str]) -> Iterator[str]:
+    for run, figures in results:
+        if run.faults == 'promised':
+            yield judge(run, figures)
+
+
+def _position(run: Run, figures: Figures) -> str:
+    share = figures.position_m / figures.length_m
+    return '' if share <= POSITION_SHARE else f'{run}: {share:.2%}'
+
+
+def _scale(run: Run, figures: Figures) -> str:
+    good = abs(figures.scale_error) <= SCALE_SHARE
+    return '' if good else f'{run}: {figures.scale_error:+.2%}'
