@@ -21,6 +21,7 @@ from threading import Lock
 import time
 import traceback
 
+from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from mapanything_ros.core.config import Config
@@ -40,7 +41,9 @@ class Progress:
     windows_failed: int = 0
     reconstruct_s: float = float('nan')
     publish_s: float = float('nan')
+    latency_s: float = float('nan')
     residual_m: float = float('nan')
+    inliers: float = float('nan')
     scale: Scale | None = None
 
     def values(self) -> dict[str, object]:
@@ -51,7 +54,9 @@ class Progress:
             'windows_failed': self.windows_failed,
             'reconstruct_s': f'{self.reconstruct_s:.3f}',
             'publish_s': f'{self.publish_s:.3f}',
+            'latency_s': f'{self.latency_s:.3f}',
             'alignment_residual_m': f'{self.residual_m:.4f}',
+            'alignment_inliers': f'{self.inliers:.3f}',
             'scale_source': scale.source,
             'scale': f'{scale.factor:.4f}',
             'scale_residual': f'{scale.residual:.4f}',
@@ -67,8 +72,9 @@ class Mapper:
 
     def __init__(
         self, config: Config, reconstructor: Reconstructor, publishers: Publishers,
-        tf_output: TfOutput, reporter: Reporter, logger: RcutilsLogger,
+        tf_output: TfOutput, reporter: Reporter, logger: RcutilsLogger, clock: Clock,
     ) -> None:
+        self._clock = clock
         self._period_s = config.map.period_s
         self._full_period_s = config.map.full_period_s
         self._reconstructor = reconstructor
@@ -161,7 +167,10 @@ class Mapper:
         self.progress.windows += 1
         self.progress.reconstruct_s = done_s - start_s
         self.progress.publish_s = time.monotonic() - done_s
+        # From the newest image to the topics; a stack that keeps 10 s of TF drops older clouds.
+        self.progress.latency_s = (self._clock.now().nanoseconds - self._newest_ns) * 1e-9
         self.progress.residual_m = submap.residual_m
+        self.progress.inliers = submap.inliers
         self.progress.scale = submap.scale
         return (
             f'{len(submap.views)} of {len(window.keyframes)} keyframes reconstructed, '

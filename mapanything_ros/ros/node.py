@@ -134,7 +134,7 @@ class MapAnythingNode(LifecycleNode):
         self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
         self._mapper = Mapper(
             config, self._reconstructor, self._outputs, self._tf_output,
-            self._reporter, self.get_logger())
+            self._reporter, self.get_logger(), self.get_clock())
         self._diagnostics = Diagnostics(self, config.backend)
         self._paused = False
         self._images = 0
