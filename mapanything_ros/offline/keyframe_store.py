@@ -1,0 +1,165 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Keyframes with all that is known about them, on disk: one in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.errors import ExportError, InputError
+
+INDEX = 'index.json'
+
+
+@dataclass(frozen=True, eq=False)
+class KeyframeRecord:
+    """
+    A keyframe as it went into the map.
+
+    ``name`` is the picture's file name, or its stamp in digits. ``rgb`` (h,w,3) uint8,
+    ``intrinsics`` (3,3) in pixels of that size, ``depth_m`` (h,w) float32 along the optical axis
+    with NaN where it may not be used, ``confidence`` (h,w) float32 in [0,1] and
+    ``map_from_camera`` (4,4) of the camera's optical frame.
+    """
+
+    id: int
+    stamp_ns: int
+    name: str
+    rgb: NDArray[np.uint8]
+    intrinsics: Array
+    depth_m: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    map_from_camera: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    id: int
+    stamp_ns: int
+    name: str
+    map_from_camera: Array
+
+
+class KeyframeStore:
+    """
+    The keyframes of a map in a folder, a file each; only names, stamps and poses are in memory.
+
+    Iterating reads them one by one, in order of their stamps. What was added is found by ``open``
+    once ``close`` has written the index.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start an empty store in a folder, which is made; raise ExportError if it cannot be."""
+        self._folder = folder
+        self._entries: dict[int, _Entry] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    @classmethod
+    def open(cls, folder: Path) -> KeyframeStore:
+        """Return the closed store of a folder; raise InputError where there is none."""
+        try:
+            entries = json.loads((folder / INDEX).read_text())
+            store = cls(folder)
+            for entry in entries:
+                pose = np.array(entry['map_from_camera'], float).reshape(4, 4)
+                store._entries[entry['id']] = _Entry(
+                    entry['id'], entry['stamp_ns'], entry['name'], pose)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{folder} holds no keyframes of a finished reconstruction: {error}') from error
+        return store
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[KeyframeRecord]:
+        for entry in self._in_order():
+            yield self._read(entry)
+
+    def __getitem__(self, keyframe_id: int) -> KeyframeRecord:
+        return self._read(self._entries[keyframe_id])
+
+    def ids(self) -> list[int]:
+        """Return the ids in order of the stamps."""
+        return [entry.id for entry in self._in_order()]
+
+    def trajectory(self) -> list[tuple[int, Array]]:
+        """Return stamps (ns), rising, and (4,4) ``map_from_camera``."""
+        return [(entry.stamp_ns, entry.map_from_camera) for entry in self._in_order()]
+
+    def add(self, record: KeyframeRecord) -> None:
+        """Write a keyframe, in place of one of the same id; raise ExportError if it cannot be."""
+        path = self._path(record.id)
+        try:
+            np.savez_compressed(
+                path, rgb=record.rgb, intrinsics=record.intrinsics, depth_m=record.depth_m,
+                confidence=record.confidence)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        self._entries[record.id] = _Entry(
+            record.id, record.stamp_ns, record.name, record.map_from_camera)
+
+    def clear(self) -> None:
+        """Remove all keyframes."""
+        for keyframe_id in self._entries:
+            self._path(keyframe_id).unlink(missing_ok=True)
+        self._entries.clear()
+
+    def update_poses(self, poses: Mapping[int, Array]) -> None:
+        """Move keyframes, by stamp (ns), to where ``map_from_camera`` (4,4) says."""
+        for entry in self._in_order():
+            pose = poses.get(entry.stamp_ns, entry.map_from_camera)
+            self._entries[entry.id] = _Entry(entry.id, entry.stamp_ns, entry.name, pose)
+
+    def close(self) -> None:
+        """Write the index; raise ExportError if it cannot be."""
+        entries = [
+            {'id': entry.id, 'stamp_ns': entry.stamp_ns, 'name': entry.name,
+             'map_from_camera': entry.map_from_camera.tolist()} for entry in self._in_order()]
+        try:
+            (self._folder / INDEX).write_text(json.dumps(entries, indent=1) + '\n')
+        except OSError as error:
+            raise _unwritable(self._folder / INDEX, error) from error
+
+    def _in_order(self) -> list[_Entry]:
+        return sorted(self._entries.values(), key=lambda entry: entry.stamp_ns)
+
+    def _path(self, keyframe_id: int) -> Path:
+        return self._folder / f'{keyframe_id:06d}.npz'
+
+    def _read(self, entry: _Entry) -> KeyframeRecord:
+        path = self._path(entry.id)
+        try:
+            with np.load(path) as arrays:
+                return KeyframeRecord(
+                    entry.id, entry.stamp_ns, entry.name, arrays['rgb'], arrays['intrinsics'],
+                    arrays['depth_m'], arrays['confidence'], entry.map_from_camera)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise InputError(f'the keyframe {path} cannot be read: {error}') from error
+
+
+def _unwritable(path: Path, error: OSError) -> ExportError:
+    return ExportError(f'{path} could not be written: {error.strerror}')

@@ -1,0 +1,110 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Keyframes on disk come back as they were."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mapanything_ros.core.errors import ExportError, InputError
+from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
+
+
+def record(keyframe_id: int, stamp_ns: int) -> KeyframeRecord:
+    random = np.random.default_rng(keyframe_id)
+    depth_m = random.uniform(0.5, 5.0, (6, 8)).astype(np.float32)
+    depth_m[2, 3] = np.nan
+    pose = np.eye(4)
+    pose[:3, 3] = random.normal(size=3)
+    return KeyframeRecord(
+        keyframe_id, stamp_ns, f'{keyframe_id}.jpg',
+        random.integers(0, 256, (6, 8, 3), dtype=np.uint8),
+        np.array([[7.1, 0, 3.5], [0, 7.2, 2.5], [0, 0, 1]]), depth_m,
+        random.random((6, 8), dtype=np.float32), pose)
+
+
+def check_equal(found: KeyframeRecord, expected: KeyframeRecord) -> None:
+    for name in ('id', 'stamp_ns', 'name'):
+        assert getattr(found, name) == getattr(expected, name)
+    for name in ('rgb', 'intrinsics', 'depth_m', 'confidence', 'map_from_camera'):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+
+
+def test_keyframes_come_back_to_the_bit_and_in_order_of_their_stamps(tmp_path):
+    store = KeyframeStore(tmp_path / 'keyframes')
+    late, early = record(4, 1_700_000_000_123_456_789), record(7, 1_700_000_000_123_456_788)
+    store.add(late)
+    store.add(early)
+    store.close()
+    opened = KeyframeStore.open(tmp_path / 'keyframes')
+    assert len(opened) == 2 and opened.ids() == [7, 4]
+    for found, expected in zip(opened, [early, late], strict=True):
+        check_equal(found, expected)
+    check_equal(opened[4], late)
+
+
+def test_poses_can_change_after_the_fact(tmp_path):
+    store = KeyframeStore(tmp_path)
+    store.add(record(0, 10))
+    store.add(record(1, 20))
+    moved = np.eye(4)
+    moved[:3, 3] = 1, 2, 3
+    store.update_poses({20: moved})
+    store.close()
+    trajectory = KeyframeStore.open(tmp_path).trajectory()
+    assert [stamp_ns for stamp_ns, _ in trajectory] == [10, 20]
+    np.testing.assert_array_equal(trajectory[0][1], record(0, 10).map_from_camera)
+    np.testing.assert_array_equal(trajectory[1][1], moved)
+
+
+def test_clear_leaves_no_files(tmp_path):
+    store = KeyframeStore(tmp_path)
+    store.add(record(0, 10))
+    store.clear()
+    assert not len(store) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_keyframes_says_so(tmp_path):
+    with pytest.raises(InputError, match='holds no keyframes of a finished reconstruction'):
+        KeyframeStore.open(tmp_path)
+
+
+def test_a_damaged_keyframe_is_named(tmp_path):
+    store = KeyframeStore(tmp_path)
+    store.add(record(3, 10))
+    path = tmp_path / '000003.npz'
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r'000003\.npz cannot be read'):
+        list(store)
+
+
+def test_a_full_disk_says_which_file(tmp_path, monkeypatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    store = KeyframeStore(tmp_path)
+    monkeypatch.setattr(np, 'savez_compressed', full)
+    with pytest.raises(ExportError, match=r'000003\.npz could not be written: No space left'):
+        store.add(record(3, 10))
+    assert not len(store)
+
+
+def test_a_place_that_cannot_hold_a_folder_says_so(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ExportError, match='could not be written'):
+        KeyframeStore(Path(tmp_path / 'file' / 'keyframes'))
