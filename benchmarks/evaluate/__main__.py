@@ -99,8 +99,6 @@ def _measured(runs: Sequence[Run], processes: int) -> list[tuple[Run, Figures]]:
 def _row(run: Run, figures: Figures) -> str:
     faults = '' if run.faults == 'typical' else f' ({run.faults})'
     name = f'{Path(run.world).name:10} {run.drops_percent:4}% {run.label + faults:31}'
-    if figures.unavailable:
-        return f'{name} unavailable: {figures.unavailable}'
     return (
         f'{name} {figures.position_m:7.3f} m {figures.aligned_m:6.3f} m '
         f'{figures.rotation_deg:6.2f}\N{DEGREE SIGN} {figures.map_median_m:6.3f} m '

@@ -28,7 +28,6 @@ from benchmarks.evaluate.simulated_backend import SimulatedBackend
 from benchmarks.evaluate.unaligned import Unaligned
 from benchmarks.evaluate.worlds import World, world
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.errors import ConfigError
 from mapanything_ros.core.evaluation import align, anchor, Trajectory, trajectory_error
 from mapanything_ros.core.reconstructor import Reconstructor
 
@@ -45,7 +44,7 @@ class Figures:
     odometry's at the same keyframes. ``map_median_m`` and ``map_p90_m`` are distances of the
     map's points to the true surface, not aligned either. ``coverage`` is the share of keyframes in
     the map, ``scale_error`` the median over them of estimated over true depth, less 1, and
-    ``scale_p90`` the 90th percentile of its size. ``unavailable`` says why there is no run.
+    ``scale_p90`` the 90th percentile of its size; ``rejected`` says why windows were lost.
     """
 
     length_m: float = NAN
@@ -64,17 +63,13 @@ class Figures:
     rejected: tuple[str, ...] = ()
     loops: int = 0
     seconds: float = NAN
-    unavailable: str = ''
 
 
 def measure(run: Run) -> Figures:
     """Make a run and compare it with the truth."""
     place = world(run.world)
     start_s = time.perf_counter()
-    try:
-        figures = _odometry(place) if run.method == ODOMETRY else _mapping(run, place)
-    except ConfigError as error:
-        figures = Figures(unavailable=str(error))
+    figures = _odometry(place) if run.method == ODOMETRY else _mapping(run, place)
     return replace(figures, length_m=place.length_m, seconds=time.perf_counter() - start_s)
 
 

@@ -73,7 +73,7 @@ class Run:
         return f'{self.method}, {self.scale} scale{", loops" if self.loops else ""}'
 
     def config(self, world: World) -> Config:
-        """Return the parameters; ConfigError where one does not exist."""
+        """Return the parameters."""
         values: dict[str, object] = {
             'tf.odom_frame': 'odom', 'keyframes.min_translation_m': world.keyframe_step_m,
             'keyframes.min_sharpness': 0.0, 'map.voxel_m': 0.05, 'map.min_views': 1}
