@@ -30,7 +30,8 @@ import torch
 
 from benchmarks.evaluate.claims import check
 from benchmarks.evaluate.figures import Figures, measure, record
-from benchmarks.evaluate.runs import DROPS_PERCENT, promise, Run, table
+from benchmarks.evaluate.runs import DROPS_PERCENT, FAULTS, promise, Run, table
+from benchmarks.evaluate.window_errors import window_errors
 from benchmarks.evaluate.worlds import BUILDINGS
 
 BAG_VARIABLE = 'MAPANYTHING_TEST_BAG'
@@ -53,6 +54,11 @@ def main() -> None:
             *promise(worlds, arguments.seed))
         if arguments.rows in run.label]
     results = _measured(runs, arguments.processes)
+    within = {
+        world: window_errors(world, FAULTS['typical'], arguments.seed)
+        for world in dict.fromkeys(run.world for run in runs)}
+    for world, errors in within.items():
+        print(f'within a window of {Path(world).name}: {errors}')
     claims = check(results)
     for claim in claims:
         print(f'{claim.verdict:11} ({claim.checked} runs): {claim.text}')
@@ -61,6 +67,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     output = arguments.output / 'alignment.json'
     output.write_text(json.dumps({
+        'within_a_window': {world: asdict(errors) for world, errors in within.items()},
         'rows': [record(*result) for result in results],
         'claims': [{**asdict(claim), 'verdict': claim.verdict} for claim in claims],
     }, indent=1))

@@ -44,6 +44,12 @@ class WindowErrors:
     odometry_m: float
     odometry_deg: float
 
+    def __str__(self) -> str:
+        return (
+            f'backend {self.backend_m:.3f} m ({self.shape_m:.3f} m with the best scale) and '
+            f'{self.backend_deg:.2f} degrees, odometry {self.odometry_m:.3f} m and '
+            f'{self.odometry_deg:.2f} degrees')
+
     def backend_is_better(self, anchored: bool) -> bool:
         """Say whether the backend beats odometry, its scale aside where that is anchored."""
         error_m = self.shape_m if anchored else self.backend_m
