@@ -281,6 +281,28 @@ class MapConfig(Checked):
 
 
 @dataclass(frozen=True)
+class LoopClosureConfig(Checked):
+    """When the camera comes back to a place, and the map is corrected by that."""
+
+    enabled: bool = option(
+        False, 'Recognise places by their looks, verify them by geometry, and correct path and '
+        'map when the camera is back.')
+    min_gap_m: float = option(
+        5.0, 'Path after which the same place counts as a loop.', minimum=0.1, maximum=10000.0)
+    max_drift: float = option(
+        0.1, 'A loop that would move the camera by more than this share of the path since it was '
+        'there is refused.', minimum=0.001, maximum=1.0)
+    min_inliers: int = option(
+        12, 'Points of both pictures that must fit one relative pose.', minimum=6, maximum=300)
+    min_consistent: int = option(
+        3, 'Keyframes nearly in a row that must tell the same before any of them counts.',
+        minimum=2, maximum=100)
+    max_keyframes: int = option(
+        3000, 'Keyframes that are recognised, 50 kB each; the oldest are forgotten first.',
+        minimum=30, maximum=1_000_000)
+
+
+@dataclass(frozen=True)
 class TfConfig(Checked):
     """Frames, and which transform the node publishes."""
 
@@ -344,6 +366,7 @@ class Config(Checked):
     alignment: AlignmentConfig = section(AlignmentConfig)
     scale: ScaleConfig = section(ScaleConfig)
     map: MapConfig = section(MapConfig)
+    loop_closure: LoopClosureConfig = section(LoopClosureConfig)
     tf: TfConfig = section(TfConfig)
     output: OutputConfig = section(OutputConfig)
 

@@ -1,0 +1,296 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Spreads what loops tell over the whole path."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mapanything_ros.core.datatypes import Array, Submap
+
+# How sure a step from one keyframe to the next is: a share of its length, and radians.
+STEP_SHARE, STEP_RAD = 0.1, math.radians(0.4)
+# Shorter steps are no surer than this one, metres.
+MIN_STEP_M = 0.02
+# A loop must hold to so many standard deviations, but never closer than this.
+GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
+# The squared error, in standard deviations, from which a loop is doubted. Doubt comes in stages,
+# each so many times stricter than the one before, because at first the drift is in every loop.
+DOUBT, STRICTER = 6 * GATE_SIGMAS ** 2, 10.0
+# Times that the rest of a path is spread until the ends fit.
+SPREADS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class LoopEdge:
+    """
+    Two keyframes of the same place: ``older_from_newer`` (4,4), camera to camera.
+
+    ``sigma_m`` and ``sigma_rad`` are its standard deviations by axis.
+    """
+
+    older: int
+    newer: int
+    older_from_newer: Array
+    sigma_m: float
+    sigma_rad: float
+
+    def error(self, map_from_older: Array, map_from_newer: Array) -> Array:
+        """Return what poses leave of the loop, (6,): a rotation vector and metres."""
+        return _vector(
+            np.linalg.inv(self.older_from_newer) @ np.linalg.inv(map_from_older) @ map_from_newer)
+
+    def fits(self, map_from_older: Array, map_from_newer: Array) -> bool:
+        """Say whether poses satisfy the loop, within its gate."""
+        error = self.error(map_from_older, map_from_newer)
+        return bool(
+            np.linalg.norm(error[:3]) <= max(GATE_SIGMAS * self.sigma_rad, GATE_RAD)
+            and np.linalg.norm(error[3:]) <= max(GATE_SIGMAS * self.sigma_m, GATE_M))
+
+    @property
+    def variance(self) -> Array:
+        """Return the variances (6,) of ``error``."""
+        return np.repeat([self.sigma_rad ** 2, self.sigma_m ** 2], 3)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """How a keyframe's camera stood in that of the keyframe before, and its variances (6,)."""
+
+    previous_from_this: Array
+    variance: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """
+    The path between two keyframes of loops, ``start`` and ``end``, as one edge.
+
+    ``ids`` are the keyframes after the start, up to the end. ``gains`` (N,6,6) turn an error at
+    the end into what each of them has to do about it.
+    """
+
+    start: int
+    ids: Sequence[int]
+    start_from_end: Array
+    covariance: Array
+    gains: Array
+
+    @property
+    def end(self) -> int:
+        return self.ids[-1]
+
+
+class PoseGraph:
+    """
+    The path as a chain of keyframes, tied together by loops.
+
+    Steps of the chain are as the windows were placed: by shared keyframes, or by odometry where
+    windows share none. Their error grows with length; where two windows join, by the residual of
+    that. Only keyframes of loops are variables of the optimisation (Open3D's); the path between
+    two of them is one edge with all its uncertainty, and bends by its parts of that afterwards.
+    The first keyframe never moves.
+    """
+
+    def __init__(self) -> None:
+        self.removed = 0
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def clear(self) -> None:
+        """Forget path and loops."""
+        self._ids: list[int] = []
+        self._poses: dict[int, Array] = {}
+        self._steps: dict[int, _Step] = {}
+        self._held: list[LoopEdge] = []
+        self._new: list[LoopEdge] = []
+
+    def add_window(self, submap: Submap) -> None:
+        """Add the keyframes that a window has placed; those that are known stay as they are."""
+        residual_m = submap.residual_m
+        for view in sorted(submap.views, key=lambda view: view.keyframe_id):
+            if view.keyframe_id not in self._poses:
+                self._insert(view.keyframe_id, submap.map_from_camera(view), residual_m)
+                residual_m = 0.0
+
+    def add_loops(self, edges: Sequence[LoopEdge]) -> None:
+        """Add loops between keyframes that windows have placed."""
+        for edge in edges:
+            if edge.older not in self._poses or edge.newer not in self._poses:
+                raise ValueError(f'no window has placed keyframe {edge.older} or {edge.newer}')
+        self._new += edges
+
+    def optimize(self) -> dict[int, Array]:
+        """
+        Return the poses (4,4) in the map of all keyframes by id; none where nothing moves.
+
+        Loops that do not hold afterwards are removed for good, as if they had never been there.
+        """
+        while self._new:
+            poses = self._solve([*self._held, *self._new])
+            new, held = _holding(self._new, poses), _holding(self._held, poses)
+            if len(new) + len(held) == len(self._new) + len(self._held):
+                self._held, self._new, self._poses = [*held, *new], [], poses
+                return dict(poses)
+            # What is new is doubted first.
+            self.removed += len(self._new) - len(new) or len(self._held) - len(held)
+            if len(new) == len(self._new):
+                self._held = held
+            self._new = new
+        return {}
+
+    def _insert(self, number: int, map_from_camera: Array, residual_m: float) -> None:
+        index = bisect_left(self._ids, number)
+        insort(self._ids, number)
+        self._poses[number] = map_from_camera
+        # A keyframe may come between two that are known: then there are two new steps.
+        for place in (index, index + 1):
+            if 0 < place < len(self._ids):
+                self._steps[self._ids[place]] = self._step(
+                    self._ids[place - 1], self._ids[place], residual_m)
+
+    def _step(self, previous: int, this: int, residual_m: float) -> _Step:
+        motion = np.linalg.inv(self._poses[previous]) @ self._poses[this]
+        length_m = max(float(np.linalg.norm(motion[:3, 3])), MIN_STEP_M)
+        variance_m2 = (STEP_SHARE * length_m) ** 2 + residual_m ** 2
+        return _Step(motion, np.repeat([STEP_RAD ** 2, variance_m2], 3))
+
+    def _solve(self, loops: Sequence[LoopEdge]) -> dict[int, Array]:
+        """Return all poses as these loops want them."""
+        stretches = self._stretches(loops)
+        keys = [self._ids[0], *(stretch.end for stretch in stretches)]
+        moved = self._optimize_keys(keys, stretches, loops)
+        poses = {keys[0]: moved[keys[0]]}
+        for stretch in stretches:
+            poses |= self._spread(stretch, poses[stretch.start], moved[stretch.end])
+        # What comes after the last loop follows it.
+        for number in self._ids[len(poses):]:
+            previous = poses[next(reversed(poses))]
+            poses[number] = previous @ self._steps[number].previous_from_this
+        return poses
+
+    def _stretches(self, loops: Sequence[LoopEdge]) -> list[_Stretch]:
+        """Return the chain from the first keyframe to the last of a loop, cut at each of them."""
+        ends = {edge.older for edge in loops} | {edge.newer for edge in loops}
+        ends.discard(self._ids[0])
+        stretches, start = [], 0
+        for index in sorted(bisect_left(self._ids, number) for number in ends):
+            stretches.append(self._stretch(self._ids[start], self._ids[start + 1:index + 1]))
+            start = index
+        return stretches
+
+    def _stretch(self, start: int, ids: Sequence[int]) -> _Stretch:
+        chain: Array = np.empty((len(ids), 4, 4))
+        pose: Array = np.eye(4)
+        for index, number in enumerate(ids):
+            pose = chain[index] = pose @ self._steps[number].previous_from_this
+        end_from_each = np.linalg.inv(pose) @ chain
+        # An error of a step shows at the end through the lever between them.
+        lever = _adjoint(end_from_each)
+        variance = np.stack([self._steps[number].variance for number in ids])
+        spread = variance[:, :, None] * lever.transpose(0, 2, 1)
+        covariance = (lever @ spread).sum(axis=0)
+        return _Stretch(start, ids, pose, covariance, spread @ np.linalg.inv(covariance))
+
+    def _optimize_keys(
+        self, keys: Sequence[int], stretches: Sequence[_Stretch], loops: Sequence[LoopEdge],
+    ) -> dict[int, Array]:
+        """Return the poses of the loops' keyframes, by Open3D's pose graph with line process."""
+        from open3d.pipelines import registration
+        from open3d.utility import VerbosityContextManager, VerbosityLevel
+        row = {number: index for index, number in enumerate(keys)}
+        poses = {number: self._poses[number] for number in keys}
+        edges = [
+            registration.PoseGraphEdge(
+                row[stretch.end], row[stretch.start], stretch.start_from_end,
+                np.linalg.inv(stretch.covariance), False)
+            for stretch in stretches]
+        edges += [
+            registration.PoseGraphEdge(
+                row[edge.newer], row[edge.older], edge.older_from_newer,
+                np.diag(1 / edge.variance), True)
+            for edge in loops]
+        # Open3D states doubt as a distance, times the mean of the last of the informations.
+        weight = np.mean([edge.information[5, 5] for edge in edges])
+        errors = [edge.error(poses[edge.older], poses[edge.newer]) for edge in loops]
+        doubt = max(float((error ** 2 / edge.variance).sum())
+                    for error, edge in zip(errors, loops, strict=True))
+        while doubt > DOUBT / STRICTER:
+            graph = registration.PoseGraph()
+            graph.nodes.extend([registration.PoseGraphNode(poses[number]) for number in keys])
+            graph.edges.extend(edges)
+            option = registration.GlobalOptimizationOption(
+                max_correspondence_distance=math.sqrt(max(doubt, DOUBT) / weight),
+                edge_prune_threshold=0.0, preference_loop_closure=1.0, reference_node=0)
+            with VerbosityContextManager(VerbosityLevel.Error):
+                registration.global_optimization(
+                    graph, registration.GlobalOptimizationLevenbergMarquardt(),
+                    registration.GlobalOptimizationConvergenceCriteria(), option)
+            poses = {number: np.array(node.pose)
+                     for number, node in zip(keys, graph.nodes, strict=True)}
+            doubt /= STRICTER
+        return poses
+
+    def _spread(
+        self, stretch: _Stretch, map_from_start: Array, map_from_end: Array,
+    ) -> dict[int, Array]:
+        """Return the poses of a stretch, bent so that it leads from the start to the end."""
+        bends = np.zeros((len(stretch.ids), 6))
+        poses: dict[int, Array] = {}
+        for _ in range(SPREADS):
+            pose = map_from_start
+            for number, bend in zip(stretch.ids, _motions(bends), strict=True):
+                pose = pose @ self._steps[number].previous_from_this @ bend
+                poses[number] = pose
+            bends = bends + stretch.gains @ _vector(np.linalg.inv(pose) @ map_from_end)
+        poses[stretch.end] = map_from_end
+        return poses
+
+
+def _holding(edges: Sequence[LoopEdge], poses: dict[int, Array]) -> list[LoopEdge]:
+    return [edge for edge in edges if edge.fits(poses[edge.older], poses[edge.newer])]
+
+
+def _vector(motion: Array) -> Array:
+    """Return a small motion (4,4) as a rotation vector and metres, (6,)."""
+    turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
+    return np.concatenate([turn, motion[:3, 3]])
+
+
+def _motions(vectors: Array) -> Array:
+    motions = np.tile(np.eye(4), (len(vectors), 1, 1))
+    motions[:, :3, :3] = Rotation.from_rotvec(vectors[:, :3]).as_matrix()
+    motions[:, :3, 3] = vectors[:, 3:]
+    return motions
+
+
+def _adjoint(motions: Array) -> Array:
+    """Return (N,6,6): what a small motion, rotation first, is on the near side of (N,4,4)."""
+    rotation, shift = motions[:, :3, :3], motions[:, :3, 3]
+    cross = np.zeros_like(rotation)
+    cross[:, [2, 0, 1], [1, 2, 0]] = shift
+    cross[:, [1, 2, 0], [2, 0, 1]] = -shift
+    result = np.zeros((len(motions), 6, 6))
+    result[:, :3, :3] = result[:, 3:, 3:] = rotation
+    result[:, 3:, :3] = cross @ rotation
+    return result
