@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import backend, front_end
+from benchmarks import map as accumulated_map
 
 TINY = Path('test/data/mapanything_tiny.json')
 FULL = Path('benchmarks/mapanything_v1.1.json')
@@ -28,7 +29,8 @@ FULL = Path('benchmarks/mapanything_v1.1.json')
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--output', type=Path, default=Path('out/bench'))
-    parser.add_argument('--only', choices=('backend', 'front_end'), help='run one of them')
+    parser.add_argument(
+        '--only', choices=('backend', 'front_end', 'map'), help='run one of them')
     parser.add_argument(
         '--images', type=int, default=10_000, help='images of the memory run (default: 10000)')
     parser.add_argument(
@@ -37,12 +39,14 @@ def main() -> None:
         help='of the backend; cuda runs the whole architecture, cpu a tiny one')
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    if arguments.only != 'front_end':
+    if arguments.only in (None, 'backend'):
         backend.run(
             arguments.output / 'backend.json', torch.device(arguments.device),
             FULL if arguments.device == 'cuda' else TINY)
-    if arguments.only != 'backend':
+    if arguments.only in (None, 'front_end'):
         front_end.run(arguments.output / 'front_end.json', arguments.images)
+    if arguments.only in (None, 'map'):
+        accumulated_map.run(arguments.output / 'map.json')
 
 
 if __name__ == '__main__':
