@@ -100,7 +100,7 @@ class VoxelBlocks:
 
     def _replace(self, blocks: NDArray[np.int64], before: int, voxels: NDArray[np.void]) -> None:
         """Put voxels in the place of all that were in the blocks."""
-        ends = np.searchsorted(voxels['key'], (blocks + 1) << BLOCK_SHIFT)
+        ends = np.searchsorted(voxels['key'] >> BLOCK_SHIFT, blocks, side='right')
         start = 0
         for block, end in zip(blocks.tolist(), ends.tolist(), strict=True):
             if end > start:
