@@ -43,8 +43,9 @@ class Figures:
     pose where it truly was, ``aligned_m`` after the best similarity instead; ``odometry_m`` is
     odometry's at the same keyframes. ``map_median_m`` and ``map_p90_m`` are distances of the
     map's points to the true surface, not aligned either. ``coverage`` is the share of keyframes in
-    the map, ``scale_error`` the median over them of estimated over true depth, less 1, and
-    ``scale_p90`` the 90th percentile of its size; ``rejected`` says why windows were lost.
+    the map, ``gaps`` that of the path between windows that share none; ``scale_error`` the median
+    over the keyframes of estimated over true depth, less 1, and ``scale_p90`` the 90th percentile
+    of its size. ``rejected`` says why windows were lost.
     """
 
     length_m: float = NAN
@@ -55,6 +56,7 @@ class Figures:
     map_median_m: float = NAN
     map_p90_m: float = NAN
     coverage: float = NAN
+    gaps: float = NAN
     scale_error: float = NAN
     scale_p90: float = NAN
     segments: int = 0
@@ -92,7 +94,8 @@ def _mapping(run: Run, place: World) -> Figures:
     counts = outcome.reconstructor.statistics()
     poses = outcome.reconstructor.trajectory()
     figures = Figures(
-        coverage=len(poses) / counts['keyframes'], segments=counts['segments'],
+        coverage=len(poses) / counts['keyframes'], gaps=gap_share(place, outcome, backend),
+        segments=counts['segments'],
         windows=outcome.taken, dropped=outcome.dropped, rejected=tuple(outcome.rejected),
         loops=counts.get('loops', 0))
     if not poses:
@@ -121,6 +124,20 @@ def _errors(place: World, path: Trajectory) -> dict[str, float]:
         'odometry_m': trajectory_error(
             truth, odometry, anchor(truth, odometry)).position_rmse_m,
     }
+
+
+def gap_share(place: World, outcome: Outcome, backend: SimulatedBackend) -> float:
+    """Return the share of the true path between windows that share no keyframe."""
+    walked_m = np.concatenate([[0.0], np.cumsum(
+        np.linalg.norm(np.diff(place.world_from_camera[:, :3, 3], axis=0), axis=1))])
+    placed: set[int] = set()
+    gaps_m = 0.0
+    for submap in outcome.submaps:
+        window = {backend.truth[view.keyframe_id] for view in submap.views}
+        if placed and not placed & window:
+            gaps_m += walked_m[min(window)] - walked_m[max(placed)]
+        placed |= window
+    return float(gaps_m / walked_m[-1])
 
 
 def _scale(outcome: Outcome, backend: SimulatedBackend) -> dict[str, float]:
