@@ -279,6 +279,21 @@ def test_the_whole_map_is_sent_seldom_and_its_changes_at_once(start):
     robot.wait_for_empty_map()
 
 
+def test_a_map_that_starts_again_is_sent_as_a_whole(start):
+    # No keyframe and no odometry ties one window to another.
+    robot = start({'window.size': 2, 'window.overlap': 0, 'map.full_period_s': 3600.0})
+    robot.mount()
+    robot.calibrate()
+    for count in (1, 2, 3):
+        while robot.keyframes_taken() < 2 * count:
+            taken = robot.keyframes_taken()
+            robot.see()
+            robot.wait_for(lambda taken=taken: robot.keyframes_taken() > taken, 'a keyframe')
+        robot.wait_for(lambda count=count: len(robot.heard['~/map']) == count, 'a new map')
+    robot.wait_for(lambda: robot.warnings('new_segment') == 2, 'new segments')
+    assert robot.heard['~/map'][-1].width == len(robot.node._reconstructor.map_points())
+
+
 def test_a_map_that_nobody_hears_is_not_made_until_somebody_does(start, monkeypatch):
     robot = start(ODOMETRY)
     for topic in ('~/map', '~/map_updates'):

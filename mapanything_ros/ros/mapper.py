@@ -182,6 +182,9 @@ class Mapper:
         self._tf_output.send_keyframes(submap, window.keyframes)
         self._publishers.publish_window(submap, window.keyframes)
         self._map_changed = self._whole_changed = True
+        if submap.new_segment:
+            # Who adds up changes learns only from the whole map that the old one is gone.
+            self._whole_published_s = float('-inf')
         if now_s - self._map_published_s >= self._period_s:
             self._publish_map()
         if submap.warning:
