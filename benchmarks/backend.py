@@ -59,7 +59,7 @@ from mapanything_ros.core.backends.model_output import ModelOutput
 from mapanything_ros.core.backends.model_requirements import missing_requirements
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Keyframe
-from mapanything_ros.core.export import write_ply
+from mapanything_ros.core.export import write_cloud
 from mapanything_ros.core.packing import pack_points, unpack
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
@@ -286,7 +286,7 @@ def photos_to_ply(folder: Path, device: torch.device) -> Timings:
 
         outputs = model.infer(load_images(str(photos)), use_amp=device.type == 'cuda')
         clouds = [cloud_of(output) for output in outputs]
-        write_ply(folder / 'package.ply', joined(clouds))
+        write_cloud(folder / 'package.ply', joined(clouds))
 
     def ours() -> None:
         keyframes = [
@@ -294,7 +294,7 @@ def photos_to_ply(folder: Path, device: torch.device) -> Timings:
             for index, path in enumerate(sorted(photos.iterdir()))]
         window = backend.infer(keyframes)
         clouds = [unpack(pack_points(view, view.world_from_camera)) for view in window.views]
-        write_ply(folder / 'ours.ply', joined(clouds))
+        write_cloud(folder / 'ours.ply', joined(clouds))
 
     return compare(f'{PHOTOS} photos to a PLY', package, ours, device, repeats=1)
 

@@ -18,7 +18,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import write_ply, write_tum
+from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.voxel_map import PointCloud
 
 RANDOM = np.random.default_rng(3)
@@ -29,7 +29,7 @@ CLOUD = PointCloud(
 
 def test_a_ply_reads_back_equal(tmp_path):
     path = tmp_path / 'new' / 'map.ply'
-    write_ply(path, CLOUD)
+    write_cloud(path, CLOUD)
     read = open3d.io.read_point_cloud(str(path))
     np.testing.assert_array_equal(np.asarray(read.points).astype(np.float32), CLOUD.xyz)
     np.testing.assert_array_equal(np.rint(np.asarray(read.colors) * 255), CLOUD.rgb)
@@ -51,7 +51,7 @@ def test_a_trajectory_keeps_each_nanosecond_and_the_pose(tmp_path):
 
 
 @pytest.mark.parametrize('write', [
-    lambda path: write_ply(path, CLOUD), lambda path: write_tum(path, [])])
+    lambda path: write_cloud(path, CLOUD), lambda path: write_tum(path, [])])
 def test_an_unwritable_folder_is_one_clear_error(tmp_path, write):
     (tmp_path / 'file').write_text('in the way')
     with pytest.raises(ExportError, match='cannot be written to'):
@@ -67,6 +67,6 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path, monke
     path = tmp_path / 'map.ply'
     path.write_text('old')
     with pytest.raises(ExportError, match='could not be written'):
-        write_ply(path, CLOUD)
+        write_cloud(path, CLOUD)
     assert path.read_text() == 'old'
     assert [p.name for p in tmp_path.iterdir()] == ['map.ply']

@@ -38,7 +38,7 @@ KEYS = {
     'yaml': 'python3-yaml',
 }
 # These have no key that fits and come from the requirements.
-FROM_PIP = {'huggingface_hub', 'pycolmap', 'torch'}
+FROM_PIP = {'huggingface_hub', 'laspy', 'lazrs', 'pycolmap', 'torch'}
 
 
 @pytest.fixture(scope='module')

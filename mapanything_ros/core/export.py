@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-import os
 from pathlib import Path
+import shutil
 import tempfile
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -30,16 +31,30 @@ from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.voxel_map import PointCloud
 
 
-def write_ply(path: Path, cloud: PointCloud) -> None:
-    """Write a coloured binary PLY; raise ExportError where that fails."""
+def write_cloud(path: Path, cloud: PointCloud, normals: Array | None = None) -> None:
+    """
+    Write a coloured binary PLY or PCD, by suffix; raise ExportError where that fails.
+
+    ``normals`` (N,3) are unit vectors.
+    """
     # Imported here: it takes a second, and only saving needs it.
+    import open3d
+
+    points = to_open3d(cloud)
+    if normals is not None:
+        points.normals = open3d.utility.Vector3dVector(normals)
+    with whole(path) as part:
+        if not open3d.io.write_point_cloud(part, points):
+            raise ExportError(f'{path} could not be written')
+
+
+def to_open3d(cloud: PointCloud) -> Any:
+    """Return the open3d.geometry.PointCloud of a cloud."""
     import open3d
 
     points = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(cloud.xyz.astype(float)))
     points.colors = open3d.utility.Vector3dVector(cloud.rgb / 255.0)
-    with _whole(path) as part:
-        if not open3d.io.write_point_cloud(part, points):
-            raise ExportError(f'{path} could not be written')
+    return points
 
 
 def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
@@ -54,28 +69,30 @@ def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
         quat_xyzw = Rotation.from_matrix(pose[:3, :3]).as_quat()
         numbers = ' '.join(f'{value:.9f}' for value in np.concatenate([pose[:3, 3], quat_xyzw]))
         lines.append(f'{seconds}.{nanoseconds:09d} {numbers}\n')
-    with _whole(path) as part:
+    with whole(path) as part:
         part.write_text(''.join(lines))
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its place when all went well."""
+def whole(path: Path) -> Iterator[Path]:
+    """
+    Give a temporary path; the file or folder made there takes the place of ``path`` at the end.
+
+    Where the body fails, ``path`` stays as it was; an OSError, such as a full disk, becomes an
+    ExportError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix='.', dir=path.parent)
+        hidden = Path(tempfile.mkdtemp(prefix='.', dir=path.parent))
     except OSError as error:
         raise ExportError(f'{path.parent} cannot be written to: {error.strerror}') from error
-    os.close(handle)
-    part = Path(name)
+    part = hidden / path.name
     try:
         yield part
-        # mkstemp makes it private; a result has the usual permissions.
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
+        if part.is_dir() and path.exists():
+            shutil.rmtree(path)
         part.replace(path)
     except OSError as error:
         raise ExportError(f'{path} could not be written: {error.strerror}') from error
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(hidden, ignore_errors=True)

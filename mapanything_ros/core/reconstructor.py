@@ -31,7 +31,7 @@ from mapanything_ros.core.errors import (
     ReconstructionError,
     WindowTooLargeError,
 )
-from mapanything_ros.core.export import write_ply, write_tum
+from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
@@ -163,7 +163,7 @@ class Reconstructor:
         if not len(cloud):
             raise ExportError('the map is empty: there is nothing to save yet')
         paths = [directory / 'map.ply', directory / 'trajectory.tum']
-        write_ply(paths[0], cloud)
+        write_cloud(paths[0], cloud)
         write_tum(paths[1], trajectory)
         return paths
 
