@@ -190,7 +190,7 @@ def assert_keyframe_is_true(
     k = intrinsics_of(messages['camera_info'])
     assert np.allclose(k, true_k(robot), rtol=0, atol=FIT_ERROR_PX)
     picture = pixels_of(messages['image'])
-    # The texture is so fine that a tenth of a pixel would be a grey level.
+    # The texture is so fine that a tenth of a pixel would be a third of a grey level.
     assert np.abs(picture.astype(float) - rgb).mean() < 0.1
     depth_m = pixels_of(messages['depth'])
     kept = np.isfinite(depth_m)
