@@ -230,6 +230,7 @@ def test_without_odometry_the_camera_is_sent_at_each_keyframe_s_stamp(launch):
     for seen in others:
         found = world_from_map @ tree.map_from(FRAME, seen.stamp_ns)
         assert np.allclose(found, seen.world_from_camera, atol=1e-6)
+    robot.wait_for(lambda: len(tree.sent()) >= len(all_seen), 'the last transform')
     stamps = [stamp_of(item) for item in tree.sent()]
     assert stamps == [seen.stamp_ns for seen in all_seen]
     assert tree.parents() == {FRAME: {'map'}}
