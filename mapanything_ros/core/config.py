@@ -376,6 +376,10 @@ class Config(Checked):
             raise ConfigError("pose_source 'tf' needs tf.odom_frame, for example 'odom'")
         if self.tf.mode == 'map_to_odom' and not (self.tf.odom_frame and self.tf.base_frame):
             raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
+        fixed = self.pose_source == 'tf' and self.pose_use == 'fixed'
+        if self.loop_closure.enabled and fixed:
+            raise ConfigError(
+                "loop_closure.enabled needs pose_use 'prior': with 'fixed' odometry is the truth")
         if self.scale.source == 'odometry' and not self.tf.odom_frame:
             raise ConfigError("scale.source 'odometry' needs tf.odom_frame, for example 'odom'")
         if self.scale.source == 'depth' and not self.use_depth:
@@ -403,6 +407,18 @@ def options(cls: type, prefix: str = '') -> Iterator[tuple[str, Field[Any]]]:
             yield from options(item.default_factory, _prefix(item, prefix))
         else:
             yield prefix + item.name, item
+
+
+def to_values(config: Any, prefix: str = '') -> dict[str, Any]:
+    """Return the values of all parameters by dotted name."""
+    values: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(item.default_factory):
+            values.update(to_values(value, _prefix(item, prefix)))
+        else:
+            values[prefix + item.name] = value
+    return values
 
 
 def from_values(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -136,7 +136,8 @@ class Submap:
     ``residual_m`` is the rms distance of shared points to where the map has them (of cameras to
     where odometry has them), ``inliers`` the share that fits; ``new_ids`` are the keyframes that
     no window placed before; ``new_segment`` says that nothing ties the window to what was placed
-    before; ``warning`` is what the user should know, or empty.
+    before; ``moved`` that it closed a loop, which moved earlier keyframes; ``warning`` is what the
+    user should know, or empty.
     """
 
     views: tuple[Prediction, ...]
@@ -145,6 +146,7 @@ class Submap:
     residual_m: float = 0.0
     new_ids: frozenset[int] = frozenset()
     new_segment: bool = False
+    moved: bool = False
     inliers: float = 1.0
     warning: str = ''
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -43,6 +43,42 @@ class Decision:
 
     accepted: bool
     reason: str
+
+
+class Selector(Protocol):
+    """Decides which frames become keyframes; ``counts`` says how often each reason decided."""
+
+    counts: Counter[str]
+
+    def reset(self) -> None:
+        """Forget the last keyframe; the counts stay."""
+        ...
+
+    def decide(self, frame: Frame) -> Decision:
+        """Say whether the frame should become a keyframe."""
+        ...
+
+    def accept(self, frame: Frame) -> None:
+        """Take note that the frame has become a keyframe."""
+        ...
+
+
+class EveryFrame:
+    """Accepts all frames: pictures that somebody has chosen."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def reset(self) -> None:
+        """Forget nothing: there is nothing to forget."""
+
+    def decide(self, frame: Frame) -> Decision:
+        """Accept the frame."""
+        self.counts['chosen'] += 1
+        return Decision(True, 'chosen')
+
+    def accept(self, frame: Frame) -> None:
+        """Take note of nothing."""
 
 
 class KeyframeSelector:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
@@ -32,7 +34,8 @@ from mapanything_ros.core.errors import (
     WindowTooLargeError,
 )
 from mapanything_ros.core.export import write_cloud, write_tum
-from mapanything_ros.core.keyframes import Decision, KeyframeSelector
+from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
+from mapanything_ros.core.loop_correction import LoopCorrection
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
@@ -53,7 +56,10 @@ class Reconstructor:
     takes as long as the backend; only one thread may call ``process``.
     """
 
-    def __init__(self, config: Config, backend: Backend) -> None:
+    def __init__(
+        self, config: Config, backend: Backend, selector: Selector | None = None,
+    ) -> None:
+        """Start an empty map; without a ``selector`` the configuration says what keyframes are."""
         self._config = config
         self._backend = backend
         # Taking frames in never waits for the map. Where both locks are held, input comes first.
@@ -61,12 +67,14 @@ class Reconstructor:
         self._map_lock = Lock()
         self._generation = 0
         self._next_id = 0
-        self._selector = KeyframeSelector(config.keyframes)
+        self._selector = selector or KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
         self._alignment = Alignment(
             config.alignment, config.scale,
             config.pose_source == 'tf' and config.pose_use == 'fixed')
         self._map = VoxelMap(config.map)
+        self._loops = (
+            LoopCorrection(config.loop_closure) if config.loop_closure.enabled else None)
         self._trajectory: dict[int, tuple[int, Array]] = {}
 
     def add(self, frame: Frame) -> Decision:
@@ -107,7 +115,8 @@ class Reconstructor:
                 submap = self._alignment.place(prediction, window.keyframes)
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
-                return submap
+                # All of the path, where the camera is back at a place that it knows.
+                return self._close_loops(submap, window.keyframes)
         except (ReconstructionError, AlignmentError) as error:
             with self._input_lock:
                 if isinstance(error, WindowTooLargeError) and error.fits:
@@ -154,6 +163,7 @@ class Reconstructor:
                 'keyframes_dropped': self._window.dropped,
                 'segments': self._alignment.segments,
                 'map_voxels': len(self._map),
+                **(self._loops.statistics() if self._loops else {}),
                 **{f'frames_{reason}': n for reason, n in sorted(self._selector.counts.items())},
             }
 
@@ -183,6 +193,22 @@ class Reconstructor:
                 self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
                 self._map.insert(view, pose)
 
+    def _close_loops(self, submap: Submap, keyframes: Sequence[Keyframe]) -> Submap:
+        """Correct path and map by the loops that the window closes; return it where it is then."""
+        poses = self._loops.add(submap, keyframes) if self._loops else {}
+        if not poses:
+            return submap
+        self._map.repose(poses)
+        self._alignment.repose(poses)
+        for number, pose in poses.items():
+            self._trajectory[number] = (self._trajectory[number][0], pose)
+        newest = submap.views[-1]
+        return replace(
+            submap, moved=True, map_from_world=(
+                poses[newest.keyframe_id] @ np.linalg.inv(newest.world_from_camera)))
+
     def _clear_map(self) -> None:
         self._map.clear()
         self._trajectory.clear()
+        if self._loops:
+            self._loops.clear()
