@@ -28,6 +28,7 @@ from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.export import whole
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.offline.export.tracks import find_tracks, Track
+from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 
 # Points of the cloud that go into the model.
@@ -85,7 +86,7 @@ def _add_images(
         image = pycolmap.Image(
             name=name, keypoints=seen, camera_id=_camera(pycolmap, model, cameras, record),
             image_id=_image_id(record.id))
-        pose = np.linalg.inv(record.map_from_camera)[:3]
+        pose = inverse(record.map_from_camera)[:3]
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
 
 

@@ -26,6 +26,7 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.export import to_open3d, whole
 from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 
 SUFFIXES = ('.ply', '.obj', '.stl', '.glb')
@@ -60,7 +61,7 @@ def tsdf_mesh(keyframes: KeyframeStore, voxel_m: float) -> Any:
         depth = image(np.nan_to_num(record.depth_m, nan=0.0))
         colour = image(record.rgb.astype(np.float32) / np.float32(255))
         k = tensor(record.intrinsics)
-        camera_from_map = tensor(np.linalg.inv(record.map_from_camera))
+        camera_from_map = tensor(inverse(record.map_from_camera))
         blocks = grid.compute_unique_block_coordinates(
             depth, k, camera_from_map, 1.0, NEVER_M, TRUNCATION_VOXELS)
         grid.integrate(

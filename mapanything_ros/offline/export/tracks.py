@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.offline.export.views import back_projected, moved, projected, visible
+from mapanything_ros.offline.export.views import back_projected, inverse, moved, projected, visible
 from mapanything_ros.offline.keyframe_store import KeyframeRecord
 
 # Corners that a keyframe may add, and how far apart they are.
@@ -96,8 +96,7 @@ def find_tracks(records: Iterable[KeyframeRecord]) -> list[Track]:
 
 def _follow(source: _Source, record: KeyframeRecord, gray: NDArray[np.uint8]) -> Array:
     """Find a source's corners in a keyframe, add that to their tracks, return the (N,2) pixels."""
-    camera_from_map: Array = np.linalg.inv(record.map_from_camera)
-    points = moved(camera_from_map, source.points())
+    points = moved(inverse(record.map_from_camera), source.points())
     expected = projected(points, record.intrinsics)
     seen = np.flatnonzero(visible(record, points, expected, SAME_DEPTH))
     if not len(seen):

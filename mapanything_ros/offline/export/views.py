@@ -59,8 +59,18 @@ def moved(target_from_source: Array, points: Array) -> Array:
     return points @ target_from_source[:3, :3].T + target_from_source[:3, 3]
 
 
-def visible(record: KeyframeRecord, points: Array, pixels: Array, tolerance: float) -> NDArray[
-        np.bool_]:
+def inverse(target_from_source: Array) -> Array:
+    """Return ``source_from_target`` of a rigid (4,4) transform."""
+    rotation = target_from_source[:3, :3].T
+    result = np.eye(4)
+    result[:3, :3] = rotation
+    result[:3, 3] = -rotation @ target_from_source[:3, 3]
+    return result
+
+
+def visible(
+    record: KeyframeRecord, points: Array, pixels: Array, tolerance: float,
+) -> NDArray[np.bool_]:
     """
     Say which (N,3) points in the camera are what the keyframe sees at their (N,2) pixels.
 

@@ -1,0 +1,58 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The messages of the output topics, the same whether they are published or written to a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nav_msgs.msg import Path
+import numpy as np
+from sensor_msgs.msg import PointCloud2
+import torch
+
+from mapanything_ros.core.datatypes import Array, Prediction
+from mapanything_ros.core.packing import pack_cloud, pack_points
+from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.ros.conversions import to_camera_info, to_cloud, to_image
+from mapanything_ros.ros.transforms import to_header, to_pose
+
+
+def keyframe_messages(view: Prediction, stamp_ns: int, frame_id: str) -> dict[str, Any]:
+    """Return the messages of a keyframe in its camera's frame by their topics' last names."""
+    header = to_header(stamp_ns, frame_id)
+    height, width = view.depth_m.shape
+    depth_m = torch.where(view.mask, view.depth_m, torch.nan)
+    return {
+        'image': to_image(view.rgb, 'rgb8', header),
+        'camera_info': to_camera_info(view.intrinsics, width, height, header),
+        'depth': to_image(depth_m, '32FC1', header),
+        'confidence': to_image(view.confidence, '32FC1', header),
+        'points': to_cloud(pack_points(view, np.eye(4)), header),
+    }
+
+
+def map_message(cloud: PointCloud, stamp_ns: int, map_frame: str) -> PointCloud2:
+    """Return a cloud in the map frame, which may be empty."""
+    return to_cloud(pack_cloud(cloud), to_header(stamp_ns, map_frame))
+
+
+def path_message(
+    trajectory: Sequence[tuple[int, Array]], stamp_ns: int, map_frame: str,
+) -> Path:
+    """Return stamps (ns) and (4,4) poses in the map frame as a path, which may be empty."""
+    return Path(header=to_header(stamp_ns, map_frame), poses=[
+        to_pose(pose, to_header(at_ns, map_frame)) for at_ns, pose in trajectory])
