@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
 
@@ -64,6 +64,11 @@ class LoopEdge:
         return bool(
             np.linalg.norm(error[:3]) <= max(GATE_SIGMAS * self.sigma_rad, GATE_RAD)
             and np.linalg.norm(error[3:]) <= max(GATE_SIGMAS * self.sigma_m, GATE_M))
+
+    def satisfied(self, poses: Mapping[int, Array]) -> bool:
+        """Say whether poses err no more than the loop itself, by one standard deviation."""
+        error = self.error(poses[self.older], poses[self.newer])
+        return bool((error ** 2 / self.variance).mean() <= 1.0)
 
     @property
     def variance(self) -> Array:
@@ -145,7 +150,11 @@ class PoseGraph:
         Return the poses (4,4) in the map of all keyframes by id; none where nothing moves.
 
         Loops that do not hold afterwards are removed for good, as if they had never been there.
+        Those that the path satisfies already, within their own uncertainty, are only kept.
         """
+        if all(edge.satisfied(self._poses) for edge in self._new):
+            self._held += self._new
+            self._new = []
         while self._new:
             poses = self._solve([*self._held, *self._new])
             new, held = _holding(self._new, poses), _holding(self._held, poses)
