@@ -14,6 +14,7 @@
 
 """Features are computed once a keyframe, size and precision, and dropped with the window."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,3 +106,26 @@ def test_a_failure_leaves_the_cache_as_it_was():
     cache.clear()
     cache([view(0)])
     assert encoder.batches[-1] == ['0']
+
+
+def test_nothing_is_kept_where_that_is_not_wanted():
+    encoder = Encoder()
+    cache = FeatureCache(encoder, keep=False)
+    first, _ = cache([view(0), view(1)])
+    second, _ = cache([view(0), view(1)])
+    assert encoder.batches == [['0', '1'], ['0', '1']]
+    assert (cache.computed, cache.reused) == (4, 0)
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_views_are_described_by_the_mean_direction_of_their_patches():
+    cache = FeatureCache(Encoder(), describe=True)
+    features, _ = cache([view(0), view(1)])
+    fresh = cache.descriptors
+    for feature, descriptor in zip(features, fresh, strict=True):
+        patches = feature[0].reshape(feature.shape[1], -1).T.double().numpy()
+        mean = (patches / np.linalg.norm(patches, axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(descriptor, mean / np.linalg.norm(mean), atol=1e-6)
+    cache([view(1), view(2)])
+    torch.testing.assert_close(cache.descriptors[0], fresh[1], rtol=0, atol=0)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import normalize
 
 # What the package calls encoder features and registers: a tensor a view; registers may be absent.
 Encoded = tuple[Sequence[torch.Tensor], 'Sequence[torch.Tensor] | None']
@@ -32,11 +33,17 @@ class FeatureCache:
     Stands in for MapAnything's ``_encode_n_views``, and encodes only views it does not know.
 
     An encoder's output depends on the image alone. Views are known by the id in ``instance``, the
-    image's size and the precision; features of views that a call does not name are dropped.
+    image's size and the precision; features of views that a call does not name are dropped, all
+    of them without ``keep``. ``describe`` makes ``descriptors`` of the last call's views.
     """
 
-    def __init__(self, encode: Callable[[list[View]], Encoded]) -> None:
+    def __init__(
+        self, encode: Callable[[list[View]], Encoded], keep: bool = True, describe: bool = False,
+    ) -> None:
         self._encode = encode
+        self._keep = keep
+        self._describe = describe
+        self.descriptors: list[torch.Tensor] = []
         self._known: dict[Key, tuple[torch.Tensor, torch.Tensor | None]] = {}
         self.reused = 0
         self.computed = 0
@@ -52,16 +59,28 @@ class FeatureCache:
                 # A chunk would keep the whole batch in memory.
                 known[keys[i]] = (
                     features[at].clone(), registers[at].clone() if registers else None)
-        self._known = known
+        self._known = known if self._keep else {}
         self.computed += len(missing)
         self.reused += len(views) - len(missing)
         chosen = [known[key] for key in keys]
+        if self._describe:
+            self.descriptors = [describe(feature) for feature, _ in chosen]
         tokens = [token for _, token in chosen if token is not None]
         return tuple(feature for feature, _ in chosen), tuple(tokens) or None
 
     def clear(self) -> None:
         """Forget all features, to give their memory back."""
         self._known = {}
+
+
+def describe(features: torch.Tensor) -> torch.Tensor:
+    """
+    Return one (C,) float32 unit vector for an image's features (1,C,h,w).
+
+    The mean of its patches' directions; DINOv2's tell places apart (AnyLoc, Keetha et al. 2023).
+    """
+    patches = normalize(features[0].float().flatten(1), dim=0)
+    return normalize(patches.mean(dim=1), dim=0)
 
 
 def _key(view: View) -> Key:

@@ -72,7 +72,8 @@ class MapAnythingBackend:
         self._device = device
         self._input = ModelInput(config.mapanything.size_px, device)
         self._network = Network(
-            model, config.infer, device, config.mapanything.reuse_features)
+            model, config.infer, device, config.mapanything.reuse_features,
+            describe=config.loop_closure.enabled)
         self._output = ModelOutput(config.infer)
         self._in_batches = config.infer.memory_efficient_inference
         self._minibatch_size = config.infer.minibatch_size
@@ -110,7 +111,7 @@ class MapAnythingBackend:
             views = in_model_order(self._input.prepare(keyframes))
             outputs = self._network.forward(
                 to_model(views), self._in_batches, self._minibatch_size)
-            return self._output.window(outputs, views)
+            return self._output.window(outputs, views, self._network.descriptors)
         except torch.OutOfMemoryError:
             # Left before anything is tried again: the traceback holds on to tensors.
             self._memory.ran_out += 1

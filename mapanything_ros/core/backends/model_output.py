@@ -41,7 +41,10 @@ class ModelOutput:
     def __init__(self, config: InferConfig) -> None:
         self._config = config
 
-    def window(self, outputs: Outputs, views: Sequence[ModelView]) -> WindowPrediction:
+    def window(
+        self, outputs: Outputs, views: Sequence[ModelView],
+        descriptors: Sequence[torch.Tensor] = (),
+    ) -> WindowPrediction:
         """
         Return the window of views that are given in the order of the model.
 
@@ -60,7 +63,8 @@ class ModelOutput:
                 confidence=self._unit(confidence[i]),
                 mask=mask[i],
                 intrinsics=cameras.intrinsics[i],
-                world_from_camera=cameras.world_from_camera[i])
+                world_from_camera=cameras.world_from_camera[i],
+                descriptor=descriptors[i] if descriptors else None)
             for i, view in enumerate(views))
         return WindowPrediction(
             tuple(sorted(predictions, key=lambda prediction: prediction.keyframe_id)),

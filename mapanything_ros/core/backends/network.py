@@ -40,7 +40,9 @@ class Network:
 
     def __init__(
         self, model: Any, config: InferConfig, device: torch.device, reuse: bool,
+        describe: bool = False,
     ) -> None:
+        """Take a loaded model over; ``describe`` makes ``descriptors`` of the views."""
         self._model = model
         self._config = config
         self._device = device
@@ -48,8 +50,8 @@ class Network:
         self._inference = importlib.import_module('mapanything.utils.inference')
         self._amp_dtype = AMP_DTYPES.get(config.amp_dtype) if amp_used(config, device) else None
         self.features: FeatureCache | None = None
-        if reuse:
-            self.features = FeatureCache(self._model._encode_n_views)
+        if reuse or describe:
+            self.features = FeatureCache(self._model._encode_n_views, reuse, describe)
             self._model._encode_n_views = self.features
 
     def forward(
@@ -71,6 +73,11 @@ class Network:
                     processed, memory_efficient_inference=in_batches,
                     minibatch_size=minibatch_size or None)
                 return outputs
+
+    @property
+    def descriptors(self) -> list[torch.Tensor]:
+        """Return what the views of the last call look like, (C,) each; empty if not asked for."""
+        return self.features.descriptors if self.features else []
 
     @contextmanager
     def _configured(self) -> Iterator[None]:
