@@ -14,6 +14,7 @@
 
 """Keyframes on disk come back as they were."""
 
+from dataclasses import replace
 import errno
 from pathlib import Path
 
@@ -34,13 +35,15 @@ def record(keyframe_id: int, stamp_ns: int) -> KeyframeRecord:
         keyframe_id, stamp_ns, f'{keyframe_id}.jpg',
         random.integers(0, 256, (6, 8, 3), dtype=np.uint8),
         np.array([[7.1, 0, 3.5], [0, 7.2, 2.5], [0, 0, 1]]), depth_m,
-        random.random((6, 8), dtype=np.float32), pose)
+        random.random((6, 8), dtype=np.float32), pose, frame_id='camera_optical',
+        odom_from_camera=2 * pose, base_from_camera=3 * pose)
 
 
 def check_equal(found: KeyframeRecord, expected: KeyframeRecord) -> None:
-    for name in ('id', 'stamp_ns', 'name'):
+    for name in ('id', 'stamp_ns', 'name', 'frame_id'):
         assert getattr(found, name) == getattr(expected, name)
-    for name in ('rgb', 'intrinsics', 'depth_m', 'confidence', 'map_from_camera'):
+    for name in ('rgb', 'intrinsics', 'depth_m', 'confidence', 'map_from_camera',
+                 'odom_from_camera', 'base_from_camera'):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         assert getattr(found, name).dtype == getattr(expected, name).dtype
 
@@ -72,10 +75,13 @@ def test_poses_can_change_after_the_fact(tmp_path):
     np.testing.assert_array_equal(trajectory[1][1], moved)
 
 
-def test_clear_leaves_no_files(tmp_path):
-    store = KeyframeStore(tmp_path)
+def test_a_store_can_move_and_go(tmp_path):
+    store = KeyframeStore(tmp_path / 'a')
     store.add(record(0, 10))
-    store.clear()
+    store.move(tmp_path / 'b')
+    check_equal(store[0], record(0, 10))
+    assert [path.name for path in tmp_path.iterdir()] == ['b']
+    store.remove()
     assert not len(store) and not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@
 # limitations under the License.
 
 """Read ROS 2 bags without ROS: topics, serialised messages, and messages decoded on demand."""
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,14 +47,15 @@ class Bag:
     """
     A ROS 2 bag, open inside a ``with`` block.
 
-    `path` is the bag's folder or a single .mcap or .db3 file. `topics` maps names to types,
-    `start_ns` is the time of the first message and `duration_ns` the time from it to the last.
-    Opening a missing, damaged or empty bag raises BagError.
+    `path` is the bag's folder or a single .mcap or .db3 file. `topics` maps names to types and
+    `counts` to numbers of messages, `start_ns` is the time of the first message and `duration_ns`
+    the time from it to the last. Opening a missing, damaged or empty bag raises BagError.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.topics: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
         self.start_ns = 0
         self.duration_ns = 0
         self._reader: AnyReader | None = None
@@ -75,6 +77,9 @@ class Bag:
         self._reader = reader
         self.topics = {c.topic: c.msgtype for c in sorted(reader.connections,
                                                           key=lambda c: c.topic)}
+        self.counts = Counter()
+        for connection in reader.connections:
+            self.counts[connection.topic] += connection.msgcount
         self.start_ns = reader.start_time
         self.duration_ns = reader.end_time - 1 - reader.start_time
         return self

@@ -17,9 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
+import shutil
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,6 +30,7 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError, InputError
 
 INDEX = 'index.json'
+POSES = ('odom_from_camera', 'base_from_camera')
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,8 @@ class KeyframeRecord:
     ``name`` is the picture's file name, or its stamp in digits. ``rgb`` (h,w,3) uint8,
     ``intrinsics`` (3,3) in pixels of that size, ``depth_m`` (h,w) float32 along the optical axis
     with NaN where it may not be used, ``confidence`` (h,w) float32 in [0,1] and
-    ``map_from_camera`` (4,4) of the camera's optical frame.
+    ``map_from_camera`` (4,4) of the camera's optical frame, ``frame_id`` in TF. Where they are
+    known, ``odom_from_camera`` (4,4) is the odometry and ``base_from_camera`` (4,4) the mounting.
     """
 
     id: int
@@ -50,6 +53,9 @@ class KeyframeRecord:
     depth_m: NDArray[np.float32]
     confidence: NDArray[np.float32]
     map_from_camera: Array
+    frame_id: str = 'camera'
+    odom_from_camera: Array | None = None
+    base_from_camera: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,7 @@ class _Entry:
     stamp_ns: int
     name: str
     map_from_camera: Array
+    scale: float = 1.0  # of the depth in the file
 
 
 class KeyframeStore:
@@ -86,7 +93,7 @@ class KeyframeStore:
             for entry in entries:
                 pose = np.array(entry['map_from_camera'], float).reshape(4, 4)
                 store._entries[entry['id']] = _Entry(
-                    entry['id'], entry['stamp_ns'], entry['name'], pose)
+                    entry['id'], entry['stamp_ns'], entry['name'], pose, entry['scale'])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{folder} holds no keyframes of a finished reconstruction: {error}') from error
@@ -113,32 +120,48 @@ class KeyframeStore:
     def add(self, record: KeyframeRecord) -> None:
         """Write a keyframe, in place of one of the same id; raise ExportError if it cannot be."""
         path = self._path(record.id)
+        known = {name: pose for name in POSES if (pose := getattr(record, name)) is not None}
         try:
             np.savez_compressed(
                 path, rgb=record.rgb, intrinsics=record.intrinsics, depth_m=record.depth_m,
-                confidence=record.confidence)
+                confidence=record.confidence, frame_id=np.array(record.frame_id), **known)
         except OSError as error:
             raise _unwritable(path, error) from error
         self._entries[record.id] = _Entry(
             record.id, record.stamp_ns, record.name, record.map_from_camera)
 
-    def clear(self) -> None:
-        """Remove all keyframes."""
-        for keyframe_id in self._entries:
-            self._path(keyframe_id).unlink(missing_ok=True)
-        self._entries.clear()
-
     def update_poses(self, poses: Mapping[int, Array]) -> None:
         """Move keyframes, by stamp (ns), to where ``map_from_camera`` (4,4) says."""
         for entry in self._in_order():
             pose = poses.get(entry.stamp_ns, entry.map_from_camera)
-            self._entries[entry.id] = _Entry(entry.id, entry.stamp_ns, entry.name, pose)
+            self._entries[entry.id] = replace(entry, map_from_camera=pose)
+
+    def rescale(self, factor: float) -> None:
+        """Multiply all lengths: depth, and where the cameras are in the map."""
+        for entry in self._in_order():
+            pose = entry.map_from_camera.copy()
+            pose[:3, 3] *= factor
+            self._entries[entry.id] = replace(
+                entry, map_from_camera=pose, scale=entry.scale * factor)
+
+    def move(self, folder: Path) -> None:
+        """Move all files to a folder that does not exist yet; raise ExportError if that fails."""
+        try:
+            self._folder.rename(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        self._folder = folder
+
+    def remove(self) -> None:
+        """Remove all files and the folder."""
+        self._entries.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
         """Write the index; raise ExportError if it cannot be."""
         entries = [
             {'id': entry.id, 'stamp_ns': entry.stamp_ns, 'name': entry.name,
-             'map_from_camera': entry.map_from_camera.tolist()} for entry in self._in_order()]
+             'map_from_camera': entry.map_from_camera.tolist(), 'scale': entry.scale} for entry in self._in_order()]
         try:
             (self._folder / INDEX).write_text(json.dumps(entries, indent=1) + '\n')
         except OSError as error:
@@ -156,7 +179,9 @@ class KeyframeStore:
             with np.load(path) as arrays:
                 return KeyframeRecord(
                     entry.id, entry.stamp_ns, entry.name, arrays['rgb'], arrays['intrinsics'],
-                    arrays['depth_m'], arrays['confidence'], entry.map_from_camera)
+                    arrays['depth_m'] * np.float32(entry.scale), arrays['confidence'],
+                    entry.map_from_camera, str(arrays['frame_id']),
+                    *(arrays.get(name) for name in POSES))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f'the keyframe {path} cannot be read: {error}') from error
 

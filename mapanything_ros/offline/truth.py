@@ -54,21 +54,34 @@ def choose_topics(bag: Bag, image: str = '', camera_info: str = '', depth: str =
     The camera_info beside the image is preferred, and depth that is ``aligned`` or ``registered``
     by its name. A choice that is not clear raises BagError with the candidates.
     """
-    raw = [name for name, kind in bag.topics.items() if kind == IMAGE and 'depth' not in name]
-    kind = bag.topics.get(image, IMAGE) if image else IMAGE if raw else COMPRESSED_IMAGE
-    image = bag.find_topic(
-        kind, image or None, without='depth', hint='choose with --image-topic')
-    folder = image.removesuffix('/compressed').rsplit('/', 1)[0]
-    if not camera_info and bag.topics.get(f'{folder}/camera_info') == CAMERA_INFO:
-        camera_info = f'{folder}/camera_info'
+    image, compressed = choose_image(bag, image)
     return Topics(
-        image=image, compressed=kind == COMPRESSED_IMAGE,
-        camera_info=bag.find_topic(
-            CAMERA_INFO, camera_info or None, hint='choose with --camera-info-topic'),
-        depth=_choose_depth(bag, depth))
+        image=image, compressed=compressed,
+        camera_info=choose_camera_info(bag, image, camera_info), depth=choose_depth(bag, depth))
 
 
-def _choose_depth(bag: Bag, name: str) -> str | None:
+def choose_image(bag: Bag, name: str) -> tuple[str, bool]:
+    """Return the topic of the images (raw before compressed), and whether it is compressed."""
+    raw = [topic for topic, kind in bag.topics.items() if kind == IMAGE and 'depth' not in topic]
+    kind = IMAGE if raw else COMPRESSED_IMAGE
+    if name:
+        kind = COMPRESSED_IMAGE if bag.topics.get(name) == COMPRESSED_IMAGE else IMAGE
+    topic = bag.find_topic(kind, name or None, without='depth', hint='choose with --image-topic')
+    return topic, kind == COMPRESSED_IMAGE
+
+
+def choose_camera_info(
+    bag: Bag, image: str, name: str, hint: str = 'choose with --camera-info-topic',
+) -> str:
+    """Return the topic of the calibration, that beside the images where there is one."""
+    folder = image.removesuffix('/compressed').rsplit('/', 1)[0]
+    if not name and bag.topics.get(f'{folder}/camera_info') == CAMERA_INFO:
+        return f'{folder}/camera_info'
+    return bag.find_topic(CAMERA_INFO, name or None, hint=hint)
+
+
+def choose_depth(bag: Bag, name: str) -> str | None:
+    """Return the topic of the depth images, registered by its name if that tells; or None."""
     depths = [topic for topic, kind in bag.topics.items() if kind == IMAGE and 'depth' in topic]
     if not (name or depths):
         return None

@@ -17,9 +17,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import time
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,6 @@ from mapanything_ros.ros.conversions import (
     rgb_from_compressed,
     rgb_from_image,
 )
-from mapanything_ros.ros.reporter import Reporter
 from mapanything_ros.ros.stamps import StampGate
 from mapanything_ros.ros.transforms import lookup, to_ns
 
@@ -61,6 +61,14 @@ class _Waiting:
     since_s: float
 
 
+class Warns(Protocol):
+    """Takes what is wrong with the input (see Reporter)."""
+
+    def warn(self, kind: str, text: str) -> None:
+        """Report a problem of a kind in a sentence that says what to do."""
+        ...
+
+
 class NotYetError(Exception):
     """Something that belongs to an image has not arrived; ``kind`` and the text say what."""
 
@@ -75,13 +83,17 @@ class FrameAssembler:
 
     Nothing blocks and nothing is decoded here: an image waits, ``tf.timeout_s`` at most, until
     its calibration, depth (same stamp) and transforms (interpolated at its stamp) are there. What
-    is refused or given up is reported.
+    is refused or given up is reported. ``clock`` gives the seconds that waiting is measured in.
     """
 
-    def __init__(self, config: Config, buffer: Buffer, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, buffer: Buffer, reporter: Warns,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
         self._buffer = buffer
         self._reporter = reporter
+        self._clock = clock
         self._gate = StampGate()
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
@@ -112,7 +124,7 @@ class FrameAssembler:
             self._reporter.warn(
                 'waiting_full', f'more than {MAX_WAITING} images wait for their transform, depth '
                 'or camera_info: the oldest is dropped')
-        self._waiting.append(_Waiting(message, stamp_ns, time.monotonic()))
+        self._waiting.append(_Waiting(message, stamp_ns, self._clock()))
         return verdict == 'loop'
 
     def add_depth(self, message: Image) -> None:
@@ -138,7 +150,7 @@ class FrameAssembler:
             try:
                 frame = self._assemble(image)
             except NotYetError as missing:
-                if time.monotonic() - image.since_s < self._config.tf.timeout_s:
+                if self._clock() - image.since_s < self._config.tf.timeout_s:
                     return
                 self._reporter.warn(missing.kind, str(missing))
                 self._waiting.popleft()
@@ -197,7 +209,7 @@ class _Source:
 
     def __init__(
         self, message: Image | CompressedImage, camera: Camera | None, depth: Image | None,
-        reporter: Reporter,
+        reporter: Warns,
     ) -> None:
         self._message = message
         self._camera = camera

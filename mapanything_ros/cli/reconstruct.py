@@ -1,0 +1,158 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Make a map of a bag, of photos or of a video, offline: nothing is dropped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+import sys
+import time
+
+from mapanything_ros.core.backends.backend import create_backend, torch_device
+from mapanything_ros.core.config import Config, to_values
+from mapanything_ros.core.errors import MapAnythingRosError
+from mapanything_ros.core.export import write_cloud, write_tum
+from mapanything_ros.offline.calibration import parse_calibration
+from mapanything_ros.offline.depth_images import write_depth_images
+from mapanything_ros.offline.notices import Notices
+from mapanything_ros.offline.parameters import load_config
+from mapanything_ros.offline.progress_bar import ProgressBar, say
+from mapanything_ros.offline.reconstruction import Reconstructed, Reconstruction
+from mapanything_ros.offline.reconstruction_summary import summarize, write_summary
+from mapanything_ros.offline.result_folder import ResultFolder, SUMMARY
+from mapanything_ros.offline.source import open_source, Source, TopicNames
+from mapanything_ros.offline.stop import Stop
+from mapanything_ros.offline.window_cache import CachedBackend
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Reconstruct; return 0 for a complete map, 1 for none or a part, 130 after Ctrl-C.
+
+    A part of a map, of a recording that breaks off or after Ctrl-C, is saved and says so.
+    """
+    options = _parse(arguments)
+    try:
+        return _reconstruct(options)
+    except MapAnythingRosError as error:
+        print(f'reconstruct: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('reconstruct: stopped; what is done so far counts again with --resume',
+              file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='reconstruct', description=__doc__)
+    add = parser.add_argument
+    add('source', type=Path, nargs='+', metavar='SOURCE',
+        help='a ROS 2 bag (folder, .mcap or .db3), a folder of photos, photos, or a video')
+    add('--output', type=Path, required=True, metavar='FOLDER', help='where results go')
+    add('--overwrite', action='store_true', help='replace the results in FOLDER')
+    add('--resume', action='store_true', help='go on where an earlier run was cut off')
+    parameters = parser.add_argument_group('parameters, those of the node')
+    add = parameters.add_argument
+    add('--params', type=Path, metavar='FILE', help="the node's parameter file")
+    add('--set', action='append', default=[], metavar='NAME=VALUE', dest='settings',
+        help='one parameter; may be repeated')
+    add('--backend', metavar='NAME', help='short for --set backend=NAME')
+    add('--device', metavar='NAME', help='short for --set device=NAME')
+    add('--odom-frame', metavar='FRAME',
+        help="use the bag's odometry: short for --set pose_source=tf --set tf.odom_frame=FRAME")
+    add('--base-frame', metavar='FRAME',
+        help='level the map by how the camera is mounted: short for --set tf.base_frame=FRAME')
+    recording = parser.add_argument_group('what is read')
+    add = recording.add_argument
+    add('--image-topic', default='', metavar='T', help='default: found by type')
+    add('--camera-info-topic', default='', metavar='T', help='default: beside the image')
+    add('--depth-topic', default='', metavar='T',
+        help='with --set use_depth=true; default: found by type and name')
+    add('--intrinsics', default='none', metavar='WHAT',
+        help='of photos and video: none, exif, fx,fy,cx,cy in pixels, or the YAML file of '
+        "ROS's camera_calibration (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    start_s = time.monotonic()
+    notices, stop = Notices(say), Stop(say)
+    config = load_config(options.params, _settings(options))
+    topics = TopicNames(options.image_topic, options.camera_info_topic, options.depth_topic)
+    source = open_source(
+        options.source, config, topics, parse_calibration(options.intrinsics), notices)
+    key = {'recording': source.fingerprint(), 'parameters': to_values(config)}
+    folder = ResultFolder(
+        options.output, key, overwrite=options.overwrite, resume=options.resume)
+    try:
+        _introduce(source, config)
+        with stop.on_signals(), notices.of_the_core():
+            made = _run(source, config, folder, notices, stop)
+        summary = summarize(made, source, config, notices, time.monotonic() - start_s)
+        write_summary(folder.work / SUMMARY, summary)
+        folder.finish(made.ended == 'complete')
+    except BaseException:
+        if folder.give_up():
+            say('what is done so far counts again with --resume')
+        raise
+    return _conclude(made, folder.output)
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    """Return --set and what is short for it."""
+    short = {
+        'backend': options.backend, 'device': options.device,
+        'pose_source': 'tf' if options.odom_frame else None,
+        'tf.odom_frame': options.odom_frame, 'tf.base_frame': options.base_frame}
+    return [f'{name}={value}' for name, value in short.items() if value] + options.settings
+
+
+def _introduce(source: Source, config: Config) -> None:
+    note = ', classical multi-view stereo. This is NOT MapAnything.'
+    say(f'backend: {config.backend} on {config.device}' + (
+        note if config.backend == 'colmap' else ''))
+    say(f'{source.kind}: ' + ', '.join(
+        f'{name} {value}' for name, value in source.inputs().items() if value is not None))
+
+
+def _run(
+    source: Source, config: Config, folder: ResultFolder, notices: Notices, stop: Stop,
+) -> Reconstructed:
+    backend = CachedBackend(
+        create_backend(config), folder.state / 'windows', torch_device(config.device))
+    with ProgressBar(source.total) as bar:
+        made = Reconstruction(config, backend, source, folder.work, notices).run(stop, bar.show)
+        bar.stage('writing')
+        write_cloud(folder.work / 'map.ply', made.cloud)
+        write_tum(folder.work / 'trajectory.tum', made.keyframes.trajectory())
+        write_depth_images(folder.work, made.keyframes)
+    return made
+
+
+def _conclude(made: Reconstructed, output: Path) -> int:
+    unit = 'metres' if made.scale.metric else 'units of unknown size: nothing told the scale'
+    print(f'{output}: {len(made.cloud)} points of {len(made.keyframes)} keyframes, in {unit}')
+    if made.ended == 'complete':
+        return 0
+    print(f'reconstruct: this is a part: {made.ended}; --resume goes on', file=sys.stderr)
+    return INTERRUPTED if made.ended == 'interrupted' else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

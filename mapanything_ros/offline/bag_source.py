@@ -1,0 +1,152 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A bag's images as the very frames that the node would have made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import math
+from pathlib import Path
+import sys
+
+from rclpy.duration import Duration
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+from tf2_ros import Buffer
+
+from mapanything_ros.core.config import Config
+from mapanything_ros.core.datatypes import Frame
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.bag import Bag, BagError
+from mapanything_ros.offline.calibration import Calibration
+from mapanything_ros.offline.notices import Notices
+from mapanything_ros.offline.source import files_fingerprint, TopicNames
+from mapanything_ros.offline.truth import choose_camera_info, choose_depth, choose_image
+from mapanything_ros.ros.frames import FrameAssembler
+
+NO_CAMERA_INFO = (
+    'choose with --camera-info-topic, or map without calibration: --set use_camera_info=false '
+    '(backend mapanything alone)')
+DAY_NS = 86_400 * 10**9
+
+
+class BagSource:
+    """
+    The images of a bag with what belongs to them.
+
+    All transforms and the first calibration are known from the start. As long as the bag's time
+    has not gone on by ``tf.timeout_s``, an image waits for its depth.
+    """
+
+    kind = 'bag'
+
+    def __init__(
+        self, path: Path, config: Config, topics: TopicNames, calibration: Calibration | None,
+        notices: Notices,
+    ) -> None:
+        """Choose the topics; raise InputError where the bag lacks what the parameters want."""
+        if calibration is not None:
+            raise InputError('--intrinsics is for photos and videos: a bag brings camera_info')
+        self._path = path
+        self._config = config
+        self._notices = notices
+        self._now_s = 0.0
+        with Bag(path) as bag:
+            self._image, self._compressed = choose_image(bag, topics.image)
+            self._camera_info = choose_camera_info(
+                bag, self._image, topics.camera_info, NO_CAMERA_INFO
+            ) if config.use_camera_info else None
+            self._depth = self._needed_depth(bag, topics.depth) if config.use_depth else None
+            self._transforms = [t for t in ('/tf_static', '/tf') if t in bag.topics]
+            if (config.tf.odom_frame or config.tf.base_frame) and not self._transforms:
+                raise BagError(
+                    f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
+                    'tf.base_frame empty (and pose_source none)')
+            self.total = bag.counts[self._image]
+        if not self.total:
+            raise BagError(f'{path} has no message on {self._image}: record it again')
+        self.read = 0
+
+    def frames(self) -> Iterator[Frame]:
+        """Give the frames; see Source."""
+        with Bag(self._path) as bag:
+            assembler = FrameAssembler(
+                self._config, self._load_transforms(bag), self._notices, lambda: self._now_s)
+            if self._camera_info:
+                first = next(bag.messages([self._camera_info]), None)
+                if first:
+                    assembler.add_camera_info(deserialize_message(first.cdr, CameraInfo))
+            for message in bag.messages(self._topics()):
+                self._now_s = message.log_time_ns * 1e-9
+                if message.topic == self._depth:
+                    assembler.add_depth(deserialize_message(message.cdr, Image))
+                elif message.topic == self._camera_info:
+                    assembler.add_camera_info(deserialize_message(message.cdr, CameraInfo))
+                else:
+                    self.read += 1
+                    kind = CompressedImage if self._compressed else Image
+                    # No stamp is in the future of a recording.
+                    if assembler.add_image(deserialize_message(message.cdr, kind), sys.maxsize):
+                        self._notices.warn(
+                            'stamps_go_back', f'the stamps on {self._image} go back: what was '
+                            'recorded after that is left out; map it from a bag of its own')
+                        break
+                yield from assembler.frames()
+            # Nothing more will come.
+            self._now_s = math.inf
+            yield from assembler.frames()
+
+    def selector(self) -> None:
+        """Choose keyframes as the configuration says."""
+
+    def name(self, stamp_ns: int) -> str:
+        """Return the stamp in digits."""
+        return str(stamp_ns)
+
+    def inputs(self) -> dict[str, object]:
+        """Return what is read."""
+        return {
+            'bag': self._path.name, 'images': self.total, 'image_topic': self._image,
+            'camera_info_topic': self._camera_info, 'depth_topic': self._depth,
+            'odometry': self._config.tf.odom_frame or None}
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return what tells this bag from others."""
+        files = sorted(self._path.iterdir()) if self._path.is_dir() else [self._path]
+        return {'files': files_fingerprint(files), 'inputs': self.inputs()}
+
+    def _topics(self) -> list[str]:
+        return [topic for topic in (self._image, self._camera_info, self._depth) if topic]
+
+    def _needed_depth(self, bag: Bag, name: str) -> str:
+        depth = choose_depth(bag, name)
+        if depth is None:
+            raise BagError(
+                f'{bag.path} has no depth images: set use_depth to false, or choose with '
+                '--depth-topic')
+        return depth
+
+    def _load_transforms(self, bag: Bag) -> Buffer:
+        # A day more: stamps and recording times may be apart.
+        buffer = Buffer(cache_time=Duration(nanoseconds=bag.duration_ns + DAY_NS))
+        for message in bag.messages(self._transforms):
+            fixed = message.topic == '/tf_static'
+            for transform in deserialize_message(message.cdr, TFMessage).transforms:
+                if fixed:
+                    buffer.set_transform_static(transform, self.kind)
+                else:
+                    buffer.set_transform(transform, self.kind)
+        return buffer
