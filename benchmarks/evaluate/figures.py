@@ -97,7 +97,7 @@ def _mapping(run: Run, place: World) -> Figures:
         coverage=len(poses) / counts['keyframes'], gaps=gap_share(place, outcome, backend),
         segments=counts['segments'],
         windows=outcome.taken, dropped=outcome.dropped, rejected=tuple(outcome.rejected),
-        loops=counts.get('loops', 0))
+        loops=counts.get('loop_closed', 0))
     if not poses:
         return figures
     path = Trajectory(
