@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
-import shutil
 from zipfile import BadZipFile
 
 import numpy as np
@@ -130,6 +129,12 @@ class KeyframeStore:
         self._entries[record.id] = _Entry(
             record.id, record.stamp_ns, record.name, record.map_from_camera)
 
+    def clear(self) -> None:
+        """Remove all keyframes."""
+        for keyframe_id in self._entries:
+            self._path(keyframe_id).unlink(missing_ok=True)
+        self._entries.clear()
+
     def update_poses(self, poses: Mapping[int, Array]) -> None:
         """Move keyframes, by stamp (ns), to where ``map_from_camera`` (4,4) says."""
         for entry in self._in_order():
@@ -144,24 +149,12 @@ class KeyframeStore:
             self._entries[entry.id] = replace(
                 entry, map_from_camera=pose, scale=entry.scale * factor)
 
-    def move(self, folder: Path) -> None:
-        """Move all files to a folder that does not exist yet; raise ExportError if that fails."""
-        try:
-            self._folder.rename(folder)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        self._folder = folder
-
-    def remove(self) -> None:
-        """Remove all files and the folder."""
-        self._entries.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def close(self) -> None:
         """Write the index; raise ExportError if it cannot be."""
         entries = [
             {'id': entry.id, 'stamp_ns': entry.stamp_ns, 'name': entry.name,
-             'map_from_camera': entry.map_from_camera.tolist(), 'scale': entry.scale} for entry in self._in_order()]
+             'map_from_camera': entry.map_from_camera.tolist(), 'scale': entry.scale}
+            for entry in self._in_order()]
         try:
             (self._folder / INDEX).write_text(json.dumps(entries, indent=1) + '\n')
         except OSError as error:
