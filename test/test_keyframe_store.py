@@ -85,6 +85,26 @@ def test_a_store_can_move_and_go(tmp_path):
     assert not len(store) and not list(tmp_path.iterdir())
 
 
+def test_what_is_not_known_stays_unknown(tmp_path):
+    store = KeyframeStore(tmp_path)
+    store.add(replace(record(0, 10), odom_from_camera=None))
+    assert store[0].odom_from_camera is None and store[0].base_from_camera is not None
+
+
+def test_all_lengths_can_be_scaled_after_the_fact(tmp_path):
+    store = KeyframeStore(tmp_path)
+    store.add(record(0, 10))
+    store.rescale(3.0)
+    store.rescale(0.5)
+    store.close()
+    found, before = KeyframeStore.open(tmp_path)[0], record(0, 10)
+    np.testing.assert_allclose(found.depth_m, 1.5 * before.depth_m, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.map_from_camera[:3, 3], 1.5 * before.map_from_camera[:3, 3])
+    np.testing.assert_array_equal(
+        found.map_from_camera[:, :3], before.map_from_camera[:, :3])
+
+
 def test_a_folder_without_keyframes_says_so(tmp_path):
     with pytest.raises(InputError, match='holds no keyframes of a finished reconstruction'):
         KeyframeStore.open(tmp_path)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
+import shutil
 from zipfile import BadZipFile
 
 import numpy as np
@@ -129,12 +130,6 @@ class KeyframeStore:
         self._entries[record.id] = _Entry(
             record.id, record.stamp_ns, record.name, record.map_from_camera)
 
-    def clear(self) -> None:
-        """Remove all keyframes."""
-        for keyframe_id in self._entries:
-            self._path(keyframe_id).unlink(missing_ok=True)
-        self._entries.clear()
-
     def update_poses(self, poses: Mapping[int, Array]) -> None:
         """Move keyframes, by stamp (ns), to where ``map_from_camera`` (4,4) says."""
         for entry in self._in_order():
@@ -148,6 +143,19 @@ class KeyframeStore:
             pose[:3, 3] *= factor
             self._entries[entry.id] = replace(
                 entry, map_from_camera=pose, scale=entry.scale * factor)
+
+    def move(self, folder: Path) -> None:
+        """Move all files to a folder that does not exist yet; raise ExportError if that fails."""
+        try:
+            self._folder.rename(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        self._folder = folder
+
+    def remove(self) -> None:
+        """Remove all files and the folder."""
+        self._entries.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
         """Write the index; raise ExportError if it cannot be."""
