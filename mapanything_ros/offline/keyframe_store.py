@@ -25,8 +25,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+import torch
 
-from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.datatypes import Array, Prediction
 from mapanything_ros.core.errors import ExportError, InputError
 
 INDEX = 'index.json'
@@ -56,6 +57,13 @@ class KeyframeRecord:
     frame_id: str = 'camera'
     odom_from_camera: Array | None = None
     base_from_camera: Array | None = None
+
+    def prediction(self) -> Prediction:
+        """Return it as a backend's prediction, on the host, in a window of its own."""
+        depth_m = torch.from_numpy(self.depth_m)
+        return Prediction(
+            self.id, torch.from_numpy(self.rgb), depth_m.nan_to_num(),
+            torch.from_numpy(self.confidence), depth_m.isfinite(), self.intrinsics, np.eye(4))
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import time
 
-import numpy as np
 import torch
 
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.datatypes import Prediction, Scale, Submap
+from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, Submap
 from mapanything_ros.core.errors import AlignmentError, InputError, ReconstructionError
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
@@ -187,12 +186,11 @@ class Reconstruction:
         if submap.new_segment or not self._pieces:
             self._pieces.append(KeyframeStore(self._folder / f'piece_{len(self._pieces)}'))
         store = self._pieces[-1]
-        stamps = {keyframe.id: keyframe.stamp_ns for keyframe in window.keyframes}
+        by_id = {keyframe.id: keyframe for keyframe in window.keyframes}
         for view in submap.views:
             if view.keyframe_id in submap.new_ids:
-                store.add(_record(
-                    view, stamps[view.keyframe_id],
-                    self._source.name(stamps[view.keyframe_id]), submap))
+                keyframe = by_id[view.keyframe_id]
+                store.add(_record(view, keyframe, self._source.name(keyframe.stamp_ns), submap))
         # Whatever moved, by a loop that was closed.
         store.update_poses(dict(self._reconstructor.trajectory()))
         self._scale = submap.scale
@@ -203,7 +201,7 @@ class Reconstruction:
         """Return the map of keyframes that the pipeline has forgotten."""
         voxels = VoxelMap(self._config.map)
         for record in store:
-            voxels.insert(_prediction(record), record.map_from_camera)
+            voxels.insert(record.prediction(), record.map_from_camera)
         return voxels.points()
 
     def _nothing(self, ended: str) -> str:
@@ -219,15 +217,9 @@ class Reconstruction:
             f'{least} at least' + (f'; {why}' if why else ''))
 
 
-def _record(view: Prediction, stamp_ns: int, name: str, submap: Submap) -> KeyframeRecord:
+def _record(view: Prediction, keyframe: Keyframe, name: str, submap: Submap) -> KeyframeRecord:
     depth_m = torch.where(view.mask, view.depth_m, torch.nan)
     return KeyframeRecord(
-        view.keyframe_id, stamp_ns, name, view.rgb.cpu().numpy(), view.intrinsics,
-        depth_m.cpu().numpy(), view.confidence.cpu().numpy(), submap.map_from_camera(view))
-
-
-def _prediction(record: KeyframeRecord) -> Prediction:
-    depth_m = torch.from_numpy(record.depth_m)
-    return Prediction(
-        record.id, torch.from_numpy(record.rgb), depth_m.nan_to_num(),
-        torch.from_numpy(record.confidence), depth_m.isfinite(), record.intrinsics, np.eye(4))
+        keyframe.id, keyframe.stamp_ns, name, view.rgb.cpu().numpy(), view.intrinsics,
+        depth_m.cpu().numpy(), view.confidence.cpu().numpy(), submap.map_from_camera(view),
+        keyframe.frame_id, keyframe.odom_from_camera, keyframe.base_from_camera)
