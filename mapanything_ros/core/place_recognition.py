@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+import torch
 
 # Words of the visual vocabulary; a place's descriptor has 128 numbers a word.
 WORDS = 32
@@ -59,43 +60,38 @@ class Vocabulary:
         return total.ravel() / max(float(np.linalg.norm(total)), 1e-9)
 
     def _nearest(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        distance = (self._words ** 2).sum(axis=1) - 2 * features @ self._words.T
-        return distance.argmin(axis=1)
+        alike = (torch.from_numpy(features) @ torch.from_numpy(self._words).T).numpy()
+        return ((self._words ** 2).sum(axis=1) - 2 * alike).argmin(axis=1)
 
 
 class PlaceRecognition:
-    """The newest ``capacity`` places, each with an id that rises and a descriptor."""
+    """The newest ``capacity`` places, each with an id and a descriptor."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._ids = np.empty(0, np.int64)
-        self._descriptors = np.empty((0, 0), np.float32)
+        self._ids: list[int] = []
+        self._oldest = 0
+        self._descriptors = torch.empty(0, 1)
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def clear(self) -> None:
-        """Forget all places."""
-        self._ids = np.empty(0, np.int64)
-
     def add(self, place_id: int, descriptor: NDArray[np.float32]) -> None:
-        """Remember a place; the oldest goes where there are too many."""
-        count = len(self._ids)
-        if count == 0:
-            self._descriptors = np.empty((16, len(descriptor)), np.float32)
-        elif count == self._capacity:
-            self._descriptors[:count - 1] = self._descriptors[1:count]
-            self._ids = self._ids[1:]
-            count -= 1
-        elif count == len(self._descriptors):
-            spare = np.empty_like(self._descriptors)
-            self._descriptors = np.concatenate([self._descriptors, spare])[:self._capacity]
-        self._descriptors[count] = descriptor
-        self._ids = np.append(self._ids, place_id)
+        """Remember a place, instead of the oldest where there are too many."""
+        row = len(self._ids)
+        if row == self._capacity:
+            row, self._oldest = self._oldest, (self._oldest + 1) % self._capacity
+            self._ids[row] = place_id
+        else:
+            self._ids.append(place_id)
+        if row == len(self._descriptors):
+            grown = torch.empty(min(max(2 * row, 64), self._capacity), len(descriptor))
+            grown[:row] = self._descriptors
+            self._descriptors = grown
+        self._descriptors[row] = torch.from_numpy(descriptor)
 
     def similar(
-        self, descriptor: NDArray[np.float32], among: Sequence[int] | NDArray[np.int64],
-        count: int, apart: int,
+        self, descriptor: NDArray[np.float32], among: Sequence[int], count: int, apart: int,
     ) -> list[int]:
         """
         Return the ids of the ``count`` most similar places, best first, out of those ``among``.
@@ -103,17 +99,18 @@ class PlaceRecognition:
         Of places less than ``apart`` ids from each other only the best is given. What all places
         have in common does not count.
         """
-        wanted = np.isin(self._ids, among)
-        ids = self._ids[wanted]
-        places = self._descriptors[:len(self._ids)]
-        common = places.mean(axis=0) if len(places) else 0.0
-        centred = places[wanted] - common
-        likeness = centred @ (descriptor - common)
-        likeness /= np.maximum(np.linalg.norm(centred, axis=1), 1e-9)
+        rows = np.flatnonzero(np.isin(self._ids, among))
+        if not len(rows):
+            return []
+        common = self._descriptors[:len(self._ids)].mean(dim=0)
+        places = self._descriptors[torch.from_numpy(rows)] - common
+        likeness = places @ (torch.from_numpy(descriptor) - common)
+        likeness /= places.norm(dim=1).clamp(min=1e-9)
+        ids = np.array(self._ids)[rows]
         found: list[int] = []
-        for index in np.lexsort((ids, -likeness)):
-            if len(found) == count:
-                break
-            if all(abs(int(ids[index]) - other) >= apart for other in found):
-                found.append(int(ids[index]))
+        for number in ids[np.lexsort((ids, -likeness.numpy()))].tolist():
+            if all(abs(number - other) >= apart for other in found):
+                found.append(number)
+                if len(found) == count:
+                    break
         return found
