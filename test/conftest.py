@@ -25,12 +25,15 @@ import os
 from pathlib import Path
 import random
 import sys
+from threading import Thread
 
 from domain_coordinator import domain_id
 from helpers import ExactBackend
 import pytest
 import rclpy
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from robot import Robot
 
 from mapanything_ros.core.backends.backend import Backend
@@ -126,3 +129,20 @@ def context(domain: int) -> Iterator[Context]:
 def random_domain() -> int:
     """Return a domain that is hardly one where a process was killed a moment ago."""
     return random.randrange(1, 101)
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[Node, Node]]:
+    """Give a player's and a listener's node, the listener's spinning, in a domain of their own."""
+    with domain_id() as domain, context(domain) as own:
+        player = rclpy.create_node('player', context=own)
+        listener = rclpy.create_node('listener', context=own)
+        executor = SingleThreadedExecutor(context=own)
+        executor.add_node(listener)
+        thread = Thread(target=executor.spin)
+        thread.start()
+        yield player, listener
+        executor.shutdown()
+        thread.join()
+        player.destroy_node()
+        listener.destroy_node()

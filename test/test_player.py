@@ -15,10 +15,7 @@
 import threading
 import time
 
-from domain_coordinator import domain_id
 import pytest
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import (
     DurabilityPolicy,
     qos_profile_sensor_data,
@@ -77,26 +74,6 @@ def folder(tmp_path_factory):
             write(headers, stamp_ns, header(stamp_ns - 5, 'x' * index))
             write(spare, stamp_ns, header(stamp_ns, 'spare'))
     return folder
-
-
-@pytest.fixture
-def nodes(monkeypatch):
-    """Give a player's and a listener's node, the listener's spinning, in a domain of their own."""
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    context = rclpy.Context()
-    with domain_id() as domain:
-        rclpy.init(context=context, domain_id=domain)
-        player, listener = (rclpy.create_node(n, context=context) for n in ('player', 'listener'))
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(listener)
-        thread = threading.Thread(target=executor.spin)
-        thread.start()
-        yield player, listener
-        executor.shutdown()
-        thread.join()
-        player.destroy_node()
-        listener.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def test_messages_arrive_byte_by_byte_and_in_order_under_a_rising_clock(bag, nodes):

@@ -28,18 +28,11 @@ from typing import Any
 import cv2
 import numpy as np
 import open3d as o3d
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 from scipy.spatial.transform import Rotation
 
+from mapanything_ros.offline.bag import LATCHED
 from mapanything_ros.sample.hand_held import HandHeldPath, walk
 from mapanything_ros.sample.room import Room
 
@@ -57,7 +50,6 @@ _TOPICS = {
     '/camera/color/image_raw/compressed': 'sensor_msgs/msg/CompressedImage',
     '/camera/aligned_depth_to_color/image_raw': 'sensor_msgs/msg/Image',
 }
-_FOREVER = QosTime(9223372036, 854775807)
 _TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -133,7 +125,7 @@ def _write_messages(
     connections = {
         topic: writer.add_connection(
             topic, kind, typestore=_TYPES,
-            offered_qos_profiles=[_latched()] if topic == '/tf_static' else [])
+            offered_qos_profiles=[LATCHED] if topic == '/tf_static' else [])
         for topic, kind in _TOPICS.items()}
 
     def write(topic: str, stamp_ns: int, message: object) -> None:
@@ -203,11 +195,6 @@ def _progress(
         if count % 50 == 0 or count == total:
             print(f'rendered {count} of {total} frames', file=sys.stderr, flush=True)
         yield view
-
-
-def _latched() -> Qos:
-    return Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
-               _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
 def _make(kind: str, **fields: Any) -> object:

@@ -20,9 +20,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rosbags.highlevel import AnyReader
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.typesys import get_typestore, Stores
 
 from mapanything_ros.core.errors import InputError
+
+_FOREVER = QosTime(9223372036, 854775807)
+# Who subscribes late gets the last message.
+LATCHED = Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
+    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)
 
 
 class BagError(InputError):
