@@ -39,6 +39,7 @@ setup(
         'console_scripts': [
             'mapanything_node = mapanything_ros.ros.node:main',
             'demo = mapanything_ros.cli.demo:main',
+            'reconstruct = mapanything_ros.cli.reconstruct:main',
             'sample = mapanything_ros.cli.sample:main',
             'weights = mapanything_ros.cli.weights:main',
         ],

@@ -35,6 +35,7 @@ KEYS = {
     'rosbags': 'python3-rosbags-pip',
     'scipy': 'python3-scipy',
     'tf2_ros': 'tf2_ros_py',
+    'tqdm': 'python3-tqdm',
     'yaml': 'python3-yaml',
 }
 # These have no key that fits and come from the requirements.
@@ -86,6 +87,6 @@ def test_the_share_folder_holds_what_the_launch_files_name():
 def test_every_executable_has_a_function_behind_it():
     scripts = distribution('mapanything_ros').entry_points.select(group='console_scripts')
     assert {script.name for script in scripts} == {
-        'mapanything_node', 'demo', 'sample', 'weights'}
+        'mapanything_node', 'demo', 'reconstruct', 'sample', 'weights'}
     for script in scripts:
         assert callable(script.load())

@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'reconstruct: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('reconstruct: stopped; what is done so far counts again with --resume',
-              file=sys.stderr)
+        print('reconstruct: stopped', file=sys.stderr)
         return INTERRUPTED
 
 

@@ -29,7 +29,7 @@ from mapanything_ros.core.datatypes import Array, Frame, Keyframe
 MAX_SIDE_PX = 1600
 # As wide as the selector's pictures of a camera in ROS.
 GRAY_WIDTH = 320
-FRAME_ID = 'camera'
+FRAME_ID = 'camera_optical'
 
 Rgb = NDArray[np.uint8]
 

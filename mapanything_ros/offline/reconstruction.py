@@ -73,7 +73,7 @@ class Reconstructed:
     cloud: PointCloud
     keyframes: KeyframeStore
     windows: tuple[WindowReport, ...]
-    statistics: dict[str, int]
+    statistics: dict[str, object]
     scale: Scale
     ended: str
     pieces: int
@@ -86,6 +86,7 @@ class Reconstruction:
         self, config: Config, backend: Backend, source: Source, folder: Path, notices: Notices,
     ) -> None:
         self._config = config
+        self._backend = backend
         self._source = source
         self._folder = folder
         self._notices = notices
@@ -127,7 +128,8 @@ class Reconstruction:
         best.move(self._folder / 'keyframes')
         best.close()
         return Reconstructed(
-            cloud, best, tuple(self._windows), self._reconstructor.statistics(), self._scale,
+            cloud, best, tuple(self._windows),
+            {**self._reconstructor.statistics(), **self._backend.statistics()}, self._scale,
             ended, len(self._pieces))
 
     def _read(self, stopped: Callable[[], bool], tell: Callable[[Progress], None]) -> str:

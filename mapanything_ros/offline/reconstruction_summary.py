@@ -58,8 +58,9 @@ def summarize(
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write JSON, with null for what is no number; raise ExportError where that fails."""
+    text = json.dumps(_finite(summary), indent=1, allow_nan=False, default=str)
     try:
-        path.write_text(json.dumps(_finite(summary), indent=1, allow_nan=False) + '\n')
+        path.write_text(text + '\n')
     except OSError as error:
         raise ExportError(f'{path} could not be written: {error.strerror}') from error
 

@@ -44,7 +44,7 @@ class CachedBackend:
     def __init__(self, backend: Backend, folder: Path, device: torch.device) -> None:
         """Use a folder, which is made; raise ExportError where it cannot be."""
         self.name = backend.name
-        self.reused = 0
+        self._reused = 0
         self._backend = backend
         self._folder = folder
         self._device = device
@@ -59,15 +59,15 @@ class CachedBackend:
         path = self._folder / f'{first.id}-{last.id}-{len(keyframes)}-{last.stamp_ns}.npz'
         known = self._read(path)
         if known is not None:
-            self.reused += 1
+            self._reused += 1
             return known
         prediction = self._backend.infer(keyframes)
         self._write(path, prediction)
         return prediction
 
     def statistics(self) -> dict[str, object]:
-        """Return what the backend says about itself."""
-        return self._backend.statistics()
+        """Return what the backend says about itself, and how many windows it did not do."""
+        return {**self._backend.statistics(), 'windows_reused': self._reused}
 
     def _write(self, path: Path, prediction: WindowPrediction) -> None:
         scale = prediction.scale

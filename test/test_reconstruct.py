@@ -1,0 +1,155 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From a recording to a folder of results, and what is said where that cannot be."""
+
+from pathlib import Path
+
+import cv2
+from helpers import distance_to_room, Seen, transformed
+import numpy as np
+import open3d
+import pytest
+from recordings import (
+    INTRINSICS,
+    messages_of,
+    Runs,
+    seen_on_path,
+    summary_of,
+    write_bag,
+    write_photos,
+)
+from rosbags.rosbag2 import StoragePlugin
+
+from mapanything_ros.offline.keyframe_store import KeyframeStore
+from mapanything_ros.offline.mapping_run import read_tum
+
+RESULTS = {'map.ply', 'trajectory.tum', 'summary.json', 'keyframes', 'depth', 'confidence'}
+
+
+@pytest.fixture
+def run(monkeypatch) -> Runs:
+    return Runs(monkeypatch)
+
+
+def world_from_map(output: Path, all_seen: list[Seen]) -> np.ndarray:
+    """Return where the first camera of the map says that it is."""
+    trajectory = read_tum(output / 'trajectory.tum')
+    first = next(seen for seen in all_seen if seen.stamp_ns == trajectory.stamps_ns[0])
+    return first.world_from_camera @ np.linalg.inv(trajectory.poses[0])
+
+
+def check_geometry(output: Path, all_seen: list[Seen]) -> None:
+    """Hold map, path and depth against the room."""
+    to_world = world_from_map(output, all_seen)
+    points = np.asarray(open3d.io.read_point_cloud(output / 'map.ply').points)
+    assert len(points) > 5000
+    # A voxel's mean lies inside of an edge of the room by its own size at most.
+    distances = distance_to_room(transformed(to_world, points))
+    assert np.median(distances) < 1e-3 and distances.max() < 0.02
+    trajectory = read_tum(output / 'trajectory.tum')
+    truth = {seen.stamp_ns: seen for seen in all_seen}
+    for stamp_ns, pose in zip(trajectory.stamps_ns.tolist(), trajectory.poses, strict=True):
+        np.testing.assert_allclose(to_world @ pose, truth[stamp_ns].world_from_camera, atol=1e-5)
+    for record in KeyframeStore.open(output / 'keyframes'):
+        seen = truth[record.stamp_ns]
+        height, width = record.depth_m.shape
+        np.testing.assert_allclose(
+            record.depth_m[np.isfinite(record.depth_m)].mean(),
+            seen.depth_m[seen.depth_m > 0].mean(), rtol=0.01)
+        depth_mm = cv2.imread(str(output / f'depth/{record.id:06d}.png'), cv2.IMREAD_UNCHANGED)
+        assert depth_mm.dtype == np.uint16
+        np.testing.assert_array_equal(
+            depth_mm, np.rint(np.nan_to_num(record.depth_m) * 1000).astype(np.uint16))
+        confidence = cv2.imread(
+            str(output / f'confidence/{record.id:06d}.png'), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(confidence / 65535, record.confidence, atol=1e-5)
+        assert confidence.shape == (height, width)
+
+
+def test_photos_become_a_folder_of_results_that_is_true(tmp_path, run, capsys):
+    seen = write_photos(tmp_path / 'photos', 8)
+    assert run(tmp_path / 'photos', tmp_path / 'out', '--intrinsics', INTRINSICS, seen=seen) == 0
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == RESULTS
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ['out', 'photos']
+    check_geometry(tmp_path / 'out', seen)
+    summary = summary_of(tmp_path / 'out')
+    assert summary['ended'] == 'complete' and summary['metric'] is True
+    assert summary['images_read'] == summary['keyframes_in_map'] == 8, 'every photo is a keyframe'
+    assert [window['keyframes'] for window in summary['windows']] == [3, 3, 3, 3]
+    assert sum(window['new_keyframes'] for window in summary['windows']) == 8
+    assert summary['parameters']['window.size'] == 3 and summary['warnings'] == []
+    names = [record.name for record in KeyframeStore.open(tmp_path / 'out/keyframes')]
+    assert names == [f'photo_{n}.png' for n in range(1, 9)]
+    assert 'points of 8 keyframes, in metres' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('form', 'storage'), [
+    ('', StoragePlugin.MCAP), ('png', StoragePlugin.SQLITE3), ('jpg', StoragePlugin.MCAP)])
+def test_a_bag_becomes_a_folder_of_results_that_is_true(tmp_path, run, form, storage):
+    run.backend.colour_tolerance = 6.0
+    seen = seen_on_path(12)
+    bag = write_bag(tmp_path / 'bag', messages_of(seen, form), storage)
+    assert run(
+        bag, tmp_path / 'out', '--odom-frame', 'odom', '--base-frame', 'base', seen=seen) == 0
+    check_geometry(tmp_path / 'out', seen)
+    summary = summary_of(tmp_path / 'out')
+    assert summary['images_read'] == 12 and summary['warnings'] == []
+    assert summary['statistics']['frames_first'] == 1, 'the first image counts: TF is known'
+    assert summary['inputs']['odometry'] == 'odom'
+
+
+def test_depth_and_odometry_reach_the_backend(tmp_path, run):
+    seen = seen_on_path(8)
+    bag = write_bag(tmp_path / 'bag', messages_of(seen))
+    options = ['--odom-frame', 'odom', '--base-frame', 'base', '--set', 'use_depth=true']
+    assert run(bag, tmp_path / 'out', *options, seen=seen) == 0
+    keyframes = [keyframe for window in run.backend.windows for keyframe in window]
+    truth = {view.stamp_ns: view for view in seen}
+    for keyframe in keyframes:
+        np.testing.assert_array_equal(keyframe.depth_m, truth[keyframe.stamp_ns].depth_m)
+        assert keyframe.odom_from_camera is not None and keyframe.base_from_camera is not None
+
+
+def test_two_runs_are_equal_to_the_byte(tmp_path, run):
+    seen = seen_on_path(12)
+    bag = write_bag(tmp_path / 'bag', messages_of(seen))
+    for name in ('a', 'b'):
+        assert run(bag, tmp_path / name, seen=seen) == 0
+    for name in ('map.ply', 'trajectory.tum', 'keyframes/index.json', 'keyframes/000002.npz'):
+        assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
+
+
+def test_the_map_is_that_of_the_node_fed_with_the_same_keyframes(tmp_path, run, start):
+    robot = start({
+        'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base',
+        'window.size': 3, 'window.overlap': 2, 'output.directory': str(tmp_path / 'node')})
+    robot.calibrate()
+    robot.mount()
+    for _ in range(8):
+        known = robot.keyframes_taken()
+        seen = robot.see()
+        robot.wait_for(lambda known=known: robot.keyframes_taken() > known, 'a keyframe')
+        if robot.keyframes_taken() >= 3:
+            robot.keyframe(seen.stamp_ns)
+    assert robot.trigger('save').success
+    all_seen = list(robot.backend.seen.values())
+    bag = write_bag(tmp_path / 'bag', messages_of(all_seen))
+    settings = [
+        item for name, value in robot.parameters.items() if name != 'output.directory'
+        for item in ('--set', f'{name}={value}')]
+    assert run(bag, tmp_path / 'offline', *settings, seen=all_seen) == 0
+    for name in ('map.ply', 'trajectory.tum'):
+        node = (tmp_path / 'node' / name).read_bytes()
+        assert node == (tmp_path / 'offline' / name).read_bytes(), name
