@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -21,6 +23,7 @@ from mapanything_ros.core.alignment import Alignment, BODY_FROM_OPTICAL
 from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.scale import rescaled
 
 RGB = np.zeros((20, 20, 3), np.uint8)
 K = np.array([[20.0, 0.0, 9.5], [0.0, 20.0, 9.5], [0.0, 0.0, 1.0]])
@@ -206,3 +209,130 @@ def test_trusted_odometry_bridges_a_gap():
     submap = alignment.place(window([7, 8]), keyframes([7, 8]))
     assert_poses(submap, np.eye(4))
     assert not submap.new_segment
+
+
+# What windows suffer from
+
+
+def still(numbers, turns):
+    """Give keyframes and an exact window of a camera that does not move, only turns."""
+    poses = []
+    for turn in turns:
+        turned = pose(0)
+        turned[:3, :3] = turned[:3, :3] @ Rotation.from_euler('y', turn, degrees=True).as_matrix()
+        poses.append(turned)
+    frames = [
+        Keyframe(n, n, 'camera', RGB, K, None, p) for n, p in zip(numbers, poses, strict=True)]
+    views = tuple(
+        replace(view, world_from_camera=np.linalg.inv(poses[0]) @ p)
+        for view, p in zip(window(numbers).views, poses, strict=True))
+    return WindowPrediction(views, Scale('model')), frames
+
+
+@pytest.mark.parametrize('turns', [[0, 0, 0, 0], [0, 20, 40, 60]], ids=['parked', 'turning'])
+def test_a_camera_that_does_not_move_is_placed_and_keeps_the_scale(turns):
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    first, frames = still([0, 1, 2], turns[:3])
+    alignment.place(first, frames)
+    # The shared keyframes' depth alone tells that this one is too large.
+    second, frames = still([1, 2, 3], turns[1:])
+    second = WindowPrediction(
+        tuple(rescaled(view, 1.1) for view in second.views), second.scale)
+    submap = alignment.place(second, frames)
+    for view, frame in zip(submap.views, frames, strict=True):
+        np.testing.assert_allclose(
+            submap.map_from_camera(view), frame.odom_from_camera, atol=1e-6)
+    assert submap.scale.factor == pytest.approx(1 / 1.1, rel=1e-5)
+    assert submap.scale.source == 'map'
+
+
+def test_the_model_alone_settles_between_what_it_says_of_each_window():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    for start, factor in ((0, 1.0), (2, 1.1), (4, 1.0), (6, 1.1)):
+        numbers = [start, start + 1, start + 2, start + 3]
+        submap = alignment.place(window(numbers, 'model', factor), keyframes(numbers, False))
+    assert factor * submap.scale.factor == pytest.approx(1.1 ** 0.5, rel=2e-3)
+
+
+def mirrored(prediction):
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    return WindowPrediction(tuple(
+        replace(view, world_from_camera=flip @ view.world_from_camera @ flip)
+        for view in prediction.views), prediction.scale)
+
+
+@pytest.mark.parametrize('odometry', [True, False], ids=['odometry', 'images'])
+def test_a_mirrored_window_is_rejected(alignment, odometry):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2], odometry))
+    with pytest.raises(AlignmentError):
+        alignment.place(mirrored(window([1, 2, 3])), keyframes([1, 2, 3], odometry))
+
+
+@pytest.mark.parametrize('odometry', [True, False], ids=['odometry', 'images'])
+def test_a_wildly_scaled_window_is_rejected_or_brought_to_scale(odometry):
+    for model in ('se3', 'sim3'):
+        alignment = Alignment(AlignmentConfig(model=model), ScaleConfig(), False)
+        alignment.place(window([0, 1, 2]), keyframes([0, 1, 2], odometry))
+        huge = window([1, 2, 3], 'model', 3.0), keyframes([1, 2, 3], odometry)
+        if model == 'se3':
+            with pytest.raises(AlignmentError):
+                alignment.place(*huge)
+        else:
+            submap = alignment.place(*huge)
+            assert submap.scale.factor == pytest.approx(1 / 3, rel=1e-5)
+            assert 'model sees this window 3.00 times as large' in submap.warning
+
+
+def test_odometry_anchors_the_scale_from_the_first_window_on():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    for start, factor in ((0, 0.8), (2, 1.3), (4, 0.9)):
+        numbers = [start, start + 1, start + 2, start + 3]
+        submap = alignment.place(window(numbers, 'model', factor), keyframes(numbers))
+        assert_poses(submap, np.eye(4))
+        assert submap.scale.source == 'odometry'
+        assert submap.scale.factor == pytest.approx(1 / factor, rel=1e-6)
+
+
+def test_depth_anchors_the_scale():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('depth'), False)
+    frames = [
+        replace(frame, depth_m=np.full((20, 20), 2.0 + frame.id, np.float32))
+        for frame in keyframes([0, 1, 2], odometry=False)]
+    submap = alignment.place(window([0, 1, 2], 'model', 0.5), frames)
+    assert submap.scale == Scale('depth', pytest.approx(2.0), pytest.approx(0.0, abs=1e-6))
+
+
+def test_odometry_that_slips_is_said_and_the_map_keeps_its_scale():
+    """Let the wheels turn twice as far as the robot goes, evenly, for one window."""
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    alignment.place(window([0, 1, 2, 3], 'model'), keyframes([0, 1, 2, 3]))
+    slipping = []
+    for frame in keyframes([2, 3, 4, 5]):
+        far = frame.odom_from_camera.copy()
+        far[:3, 3] = pose(2)[:3, 3] + 1.06 * (far[:3, 3] - pose(2)[:3, 3])
+        slipping.append(replace(frame, odom_from_camera=far))
+    submap = alignment.place(window([2, 3, 4, 5], 'model'), slipping)
+    assert submap.scale.factor == pytest.approx(1.0, abs=1e-5)
+    assert submap.scale.source == 'map'
+    assert 'odometry is 1.06 times that of the map' in submap.warning
+
+
+def test_corrected_poses_move_what_comes_after(alignment):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    correction = shifted(0.3, 7.0)
+    alignment.repose({number: correction @ pose(number) for number in range(3)})
+    np.testing.assert_allclose(alignment.map_from_odom, correction, atol=1e-9)
+    assert_poses(alignment.place(window([1, 2, 3]), keyframes([1, 2, 3])), correction)
+
+
+def test_one_wrong_view_of_three_does_not_pull_a_join_of_images(alignment):
+    alignment.place(window([0, 1, 2, 3]), keyframes([0, 1, 2, 3], odometry=False))
+    true = alignment.place(window([1, 2, 3, 4]), keyframes([1, 2, 3, 4], odometry=False))
+    alignment.reset()
+    alignment.place(window([0, 1, 2, 3]), keyframes([0, 1, 2, 3], odometry=False))
+    bent = alignment.place(
+        window([1, 2, 3, 4], wrong={2: shifted(3.0, 90.0)}),
+        keyframes([1, 2, 3, 4], odometry=False))
+    np.testing.assert_allclose(
+        bent.map_from_camera(bent.views[-1]), true.map_from_camera(true.views[-1]), atol=0.02)
+    assert bent.inliers < 0.8
