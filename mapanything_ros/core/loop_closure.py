@@ -119,7 +119,11 @@ class LoopClosure:
         return [] if sighting is None else self._confirm(place, sighting)
 
     def repose(self, poses: Mapping[int, Array]) -> None:
-        """Follow the map to new poses (4,4) by id; loops that they belie are forgotten."""
+        """
+        Follow the map to new poses (4,4) by id, after loops were taken into account.
+
+        Loops that the map belies even so are forgotten.
+        """
         for number, pose in poses.items():
             if number in self._places:
                 self._places[number] = replace(self._places[number], map_from_camera=pose)
@@ -127,8 +131,9 @@ class LoopClosure:
                 self._last_position = pose[:3, 3].copy()
         self._closed = [
             edge for edge in self._closed
-            if edge.older not in poses or edge.newer not in poses
-            or edge.fits(poses[edge.older], poses[edge.newer])]
+            if edge.older in self._places and edge.newer in self._places
+            and edge.fits(self._places[edge.older].map_from_camera,
+                          self._places[edge.newer].map_from_camera)]
 
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: candidates, loops, and refusals by reason."""

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import math
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array, Submap
+from mapanything_ros.core.path_stretch import Step, Stretch, vector
 
 # How sure a step from one keyframe to the next is: a share of its length, and radians.
 STEP_SHARE, STEP_RAD = 0.1, math.radians(0.4)
@@ -35,8 +35,6 @@ GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
 # The squared error, in standard deviations, from which a loop is doubted. Doubt comes in stages,
 # each so many times stricter than the one before, because at first the drift is in every loop.
 DOUBT, STRICTER = 6 * GATE_SIGMAS ** 2, 10.0
-# Times that the rest of a path is spread until the ends fit.
-SPREADS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class LoopEdge:
 
     def error(self, map_from_older: Array, map_from_newer: Array) -> Array:
         """Return what poses leave of the loop, (6,): a rotation vector and metres."""
-        return _vector(
+        return vector(
             np.linalg.inv(self.older_from_newer) @ np.linalg.inv(map_from_older) @ map_from_newer)
 
     def fits(self, map_from_older: Array, map_from_newer: Array) -> bool:
@@ -74,34 +72,6 @@ class LoopEdge:
     def variance(self) -> Array:
         """Return the variances (6,) of ``error``."""
         return np.repeat([self.sigma_rad ** 2, self.sigma_m ** 2], 3)
-
-
-@dataclass(frozen=True, eq=False)
-class _Step:
-    """How a keyframe's camera stood in that of the keyframe before, and its variances (6,)."""
-
-    previous_from_this: Array
-    variance: Array
-
-
-@dataclass(frozen=True, eq=False)
-class _Stretch:
-    """
-    The path between two keyframes of loops, ``start`` and ``end``, as one edge.
-
-    ``ids`` are the keyframes after the start, up to the end. ``gains`` (N,6,6) turn an error at
-    the end into what each of them has to do about it.
-    """
-
-    start: int
-    ids: Sequence[int]
-    start_from_end: Array
-    covariance: Array
-    gains: Array
-
-    @property
-    def end(self) -> int:
-        return self.ids[-1]
 
 
 class PoseGraph:
@@ -126,7 +96,7 @@ class PoseGraph:
         """Forget path and loops."""
         self._ids: list[int] = []
         self._poses: dict[int, Array] = {}
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, Step] = {}
         self._held: list[LoopEdge] = []
         self._new: list[LoopEdge] = []
 
@@ -178,11 +148,11 @@ class PoseGraph:
                 self._steps[self._ids[place]] = self._step(
                     self._ids[place - 1], self._ids[place], residual_m)
 
-    def _step(self, previous: int, this: int, residual_m: float) -> _Step:
+    def _step(self, previous: int, this: int, residual_m: float) -> Step:
         motion = np.linalg.inv(self._poses[previous]) @ self._poses[this]
         length_m = max(float(np.linalg.norm(motion[:3, 3])), MIN_STEP_M)
         variance_m2 = (STEP_SHARE * length_m) ** 2 + residual_m ** 2
-        return _Step(motion, np.repeat([STEP_RAD ** 2, variance_m2], 3))
+        return Step(motion, np.repeat([STEP_RAD ** 2, variance_m2], 3))
 
     def _solve(self, loops: Sequence[LoopEdge]) -> dict[int, Array]:
         """Return all poses as these loops want them."""
@@ -191,38 +161,27 @@ class PoseGraph:
         moved = self._optimize_keys(keys, stretches, loops)
         poses = {keys[0]: moved[keys[0]]}
         for stretch in stretches:
-            poses |= self._spread(stretch, poses[stretch.start], moved[stretch.end])
+            poses |= stretch.bent(poses[stretch.start], moved[stretch.end])
         # What comes after the last loop follows it.
         for number in self._ids[len(poses):]:
             previous = poses[next(reversed(poses))]
             poses[number] = previous @ self._steps[number].previous_from_this
         return poses
 
-    def _stretches(self, loops: Sequence[LoopEdge]) -> list[_Stretch]:
+    def _stretches(self, loops: Sequence[LoopEdge]) -> list[Stretch]:
         """Return the chain from the first keyframe to the last of a loop, cut at each of them."""
         ends = {edge.older for edge in loops} | {edge.newer for edge in loops}
         ends.discard(self._ids[0])
         stretches, start = [], 0
         for index in sorted(bisect_left(self._ids, number) for number in ends):
-            stretches.append(self._stretch(self._ids[start], self._ids[start + 1:index + 1]))
+            ids = self._ids[start + 1:index + 1]
+            stretches.append(
+                Stretch(self._ids[start], ids, [self._steps[number] for number in ids]))
             start = index
         return stretches
 
-    def _stretch(self, start: int, ids: Sequence[int]) -> _Stretch:
-        chain: Array = np.empty((len(ids), 4, 4))
-        pose: Array = np.eye(4)
-        for index, number in enumerate(ids):
-            pose = chain[index] = pose @ self._steps[number].previous_from_this
-        end_from_each = np.linalg.inv(pose) @ chain
-        # An error of a step shows at the end through the lever between them.
-        lever = _adjoint(end_from_each)
-        variance = np.stack([self._steps[number].variance for number in ids])
-        spread = variance[:, :, None] * lever.transpose(0, 2, 1)
-        covariance = (lever @ spread).sum(axis=0)
-        return _Stretch(start, ids, pose, covariance, spread @ np.linalg.inv(covariance))
-
     def _optimize_keys(
-        self, keys: Sequence[int], stretches: Sequence[_Stretch], loops: Sequence[LoopEdge],
+        self, keys: Sequence[int], stretches: Sequence[Stretch], loops: Sequence[LoopEdge],
     ) -> dict[int, Array]:
         """Return the poses of the loops' keyframes, by Open3D's pose graph with line process."""
         from open3d.pipelines import registration
@@ -244,12 +203,13 @@ class PoseGraph:
         errors = [edge.error(poses[edge.older], poses[edge.newer]) for edge in loops]
         doubt = max(float((error ** 2 / edge.variance).sum())
                     for error, edge in zip(errors, loops, strict=True))
-        while doubt > DOUBT / STRICTER:
+        while True:
+            doubt = max(doubt, DOUBT)
             graph = registration.PoseGraph()
             graph.nodes.extend([registration.PoseGraphNode(poses[number]) for number in keys])
             graph.edges.extend(edges)
             option = registration.GlobalOptimizationOption(
-                max_correspondence_distance=math.sqrt(max(doubt, DOUBT) / weight),
+                max_correspondence_distance=math.sqrt(doubt / weight),
                 edge_prune_threshold=0.0, preference_loop_closure=1.0, reference_node=0)
             with VerbosityContextManager(VerbosityLevel.Error):
                 registration.global_optimization(
@@ -257,49 +217,10 @@ class PoseGraph:
                     registration.GlobalOptimizationConvergenceCriteria(), option)
             poses = {number: np.array(node.pose)
                      for number, node in zip(keys, graph.nodes, strict=True)}
+            if doubt == DOUBT:
+                return poses
             doubt /= STRICTER
-        return poses
-
-    def _spread(
-        self, stretch: _Stretch, map_from_start: Array, map_from_end: Array,
-    ) -> dict[int, Array]:
-        """Return the poses of a stretch, bent so that it leads from the start to the end."""
-        bends = np.zeros((len(stretch.ids), 6))
-        poses: dict[int, Array] = {}
-        for _ in range(SPREADS):
-            pose = map_from_start
-            for number, bend in zip(stretch.ids, _motions(bends), strict=True):
-                pose = pose @ self._steps[number].previous_from_this @ bend
-                poses[number] = pose
-            bends = bends + stretch.gains @ _vector(np.linalg.inv(pose) @ map_from_end)
-        poses[stretch.end] = map_from_end
-        return poses
 
 
 def _holding(edges: Sequence[LoopEdge], poses: dict[int, Array]) -> list[LoopEdge]:
     return [edge for edge in edges if edge.fits(poses[edge.older], poses[edge.newer])]
-
-
-def _vector(motion: Array) -> Array:
-    """Return a small motion (4,4) as a rotation vector and metres, (6,)."""
-    turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
-    return np.concatenate([turn, motion[:3, 3]])
-
-
-def _motions(vectors: Array) -> Array:
-    motions = np.tile(np.eye(4), (len(vectors), 1, 1))
-    motions[:, :3, :3] = Rotation.from_rotvec(vectors[:, :3]).as_matrix()
-    motions[:, :3, 3] = vectors[:, 3:]
-    return motions
-
-
-def _adjoint(motions: Array) -> Array:
-    """Return (N,6,6): what a small motion, rotation first, is on the near side of (N,4,4)."""
-    rotation, shift = motions[:, :3, :3], motions[:, :3, 3]
-    cross = np.zeros_like(rotation)
-    cross[:, [2, 0, 1], [1, 2, 0]] = shift
-    cross[:, [1, 2, 0], [2, 0, 1]] = -shift
-    result = np.zeros((len(motions), 6, 6))
-    result[:, :3, :3] = result[:, 3:, 3:] = rotation
-    result[:, 3:, :3] = cross @ rotation
-    return result
