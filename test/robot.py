@@ -195,9 +195,13 @@ class Robot:
                 return False
 
         self.wait_for(connected, 'the inputs')
+        senders = {publisher.topic_name: publisher for publisher in self.node.publishers}
         for output in self.peer.subscriptions:
             if output.topic_name.startswith('/mapanything/'):
                 self.wait_for(output.get_publisher_count, output.topic_name)
+                # What is sent before the node, too, knows of the other side is lost.
+                self.wait_for(
+                    senders[output.topic_name].get_subscription_count, output.topic_name)
 
     def call(self, kind: type, name: str, request: Any = None) -> Any:
         """Call a service of the node and return its answer."""
