@@ -17,7 +17,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from geometry_msgs.msg import TransformStamped
 from helpers import (
     BASE_FROM_CAMERA,
     BODY_FROM_OPTICAL,
@@ -32,58 +31,23 @@ from helpers import (
 )
 import numpy as np
 import pytest
-from rclpy.time import Time
 from robot import CAMERA_FROM_BASE, ODOMETRY, Robot
 from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
-from tf2_ros import Buffer, TransformListener
+from tf_tree import TfTree
 
 MILLISECOND_NS = 10**6
 SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
 
 
-class Tree:
-    """The TF tree as another node knows it, and what the node under test sent of it."""
-
-    def __init__(self, robot: Robot) -> None:
-        self._robot = robot
-        self._buffer = Buffer()
-        self.listener = TransformListener(self._buffer, robot.peer)
-        for topic in ('/tf', '/tf_static'):
-            robot.peer.create_subscription(
-                TFMessage, topic, robot.heard[topic].append,
-                self.listener.tf_static_sub.qos_profile if topic == '/tf_static' else 100)
-
-    def sent(self) -> list[TransformStamped]:
-        """Return what the node sent; the robot itself never sends a child of map."""
-        return [
-            item for message in self._robot.heard['/tf'] for item in message.transforms
-            if item.header.frame_id == 'map']
-
-    def parents(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        for message in self._robot.heard['/tf'] + self._robot.heard['/tf_static']:
-            for item in message.transforms:
-                found.setdefault(item.child_frame_id, set()).add(item.header.frame_id)
-        return found
-
-    def map_from(self, frame: str, stamp_ns: int) -> np.ndarray:
-        """Wait for the transform at exactly this time."""
-        at = Time(nanoseconds=stamp_ns)
-        self._robot.wait_for(lambda: self._buffer.can_transform('map', frame, at), 'a transform')
-        found = self._buffer.lookup_transform('map', frame, at)
-        assert stamp_of(found) == stamp_ns
-        return matrix_of(found.transform.translation, found.transform.rotation)
-
-
 @pytest.fixture
-def launch(start) -> Iterator[Callable[[dict], tuple[Robot, Tree]]]:
+def launch(start) -> Iterator[Callable[[dict], tuple[Robot, TfTree]]]:
     """Start a node, calibrated, and a listener to TF."""
     trees = []
 
-    def make(parameters: dict) -> tuple[Robot, Tree]:
+    def make(parameters: dict) -> tuple[Robot, TfTree]:
         robot = start(parameters)
-        trees.append(Tree(robot))
+        trees.append(TfTree(robot))
         if parameters.get('use_sim_time'):
             robot.tick(robot.next_ns)
         if parameters.get('tf.base_frame'):

@@ -121,7 +121,7 @@ class Mapper:
             self._generation += 1
             self._has_map = False
             self._reconstructor.reset()
-            self._tf_output.reset()
+            self._tf_output.reset(self._clock.now().nanoseconds)
             # In place of the map that late subscribers would get.
             self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
             self._publish_map()

@@ -58,10 +58,12 @@ class TfOutput:
         """Give the topic back."""
         self._node.destroy_publisher(self._broadcaster.pub_tf)
 
-    def reset(self) -> None:
-        """Forget what was sent: the map starts again, and perhaps time."""
+    def reset(self, now_ns: int) -> None:
+        """Forget what was sent: the map starts again, and perhaps time, or that of the images."""
         self._map_from_odom = np.eye(4)
-        self._sent_ns = 0
+        # While time goes on, no stamp of map->odom is sent twice.
+        if self._mode != 'map_to_odom' or now_ns < self._sent_ns:
+            self._sent_ns = 0
 
     def correct(self, map_from_odom: Array | None) -> None:
         """Take the (4,4) correction of odometry; without odometry there is none."""

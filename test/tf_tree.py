@@ -1,0 +1,99 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The TF tree as other nodes know it, and what makes one unsound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from geometry_msgs.msg import TransformStamped
+from helpers import matrix_of, stamp_of
+import numpy as np
+from rclpy.time import Time
+from robot import Robot
+from tf2_msgs.msg import TFMessage
+from tf2_ros import Buffer, TransformListener
+
+
+class TfTree:
+    """Hears all transforms, those of the node under test and the robot's own."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+        self.buffer = Buffer()
+        self.listener = TransformListener(self.buffer, robot.peer)
+        for topic in ('/tf', '/tf_static'):
+            robot.peer.create_subscription(
+                TFMessage, topic, robot.heard[topic].append,
+                self.listener.tf_static_sub.qos_profile if topic == '/tf_static' else 100)
+
+    def heard(self, topic: str = '/tf') -> list[TransformStamped]:
+        return [item for message in self._robot.heard[topic] for item in message.transforms]
+
+    def sent(self) -> list[TransformStamped]:
+        """Return what the node sent; the robot itself never sends a child of map."""
+        return [item for item in self.heard() if item.header.frame_id == 'map']
+
+    def parents(self) -> dict[str, set[str]]:
+        return parents_of([*self.heard(), *self.heard('/tf_static')])
+
+    def map_from(self, frame: str, stamp_ns: int) -> np.ndarray:
+        """Wait for the transform at exactly this time."""
+        at = Time(nanoseconds=stamp_ns)
+        self._robot.wait_for(lambda: self.buffer.can_transform('map', frame, at), 'a transform')
+        found = self.buffer.lookup_transform('map', frame, at)
+        assert stamp_of(found) == stamp_ns
+        return matrix_of(found.transform.translation, found.transform.rotation)
+
+    def assert_sound(self) -> None:
+        """Fail with all that is wrong with what was heard since the start."""
+        faults = list(faults_of(self.heard(), self.heard('/tf_static')))
+        assert not faults, faults
+
+
+def parents_of(transforms: Sequence[TransformStamped]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for item in transforms:
+        found.setdefault(item.child_frame_id, set()).add(item.header.frame_id)
+    return found
+
+
+def faults_of(
+    moving: Sequence[TransformStamped], fixed: Sequence[TransformStamped],
+) -> Iterator[str]:
+    """Give a sentence for each thing that a listener of /tf and /tf_static would stumble over."""
+    parents = parents_of([*moving, *fixed])
+    for child, found in parents.items():
+        if len(found) > 1:
+            yield f'{child} has the parents {sorted(found)}'
+    for child in {item.child_frame_id for item in moving} & {
+            item.child_frame_id for item in fixed}:
+        yield f'{child} is both fixed and moving'
+    roots = {parent for found in parents.values() for parent in found} - parents.keys()
+    if len(roots) != 1:
+        yield f'the roots are {sorted(roots)}'
+    newest: dict[str, int] = {}
+    for item in moving:
+        child, stamp_ns = item.child_frame_id, stamp_of(item)
+        if stamp_ns <= newest.get(child, 0):
+            yield f'{child} at {stamp_ns} comes after {newest.get(child, 0)}'
+        newest[child] = stamp_ns
+    for item in [*moving, *fixed]:
+        t, r = item.transform.translation, item.transform.rotation
+        turn = np.array([r.x, r.y, r.z, r.w])
+        if not np.isfinite([t.x, t.y, t.z, *turn]).all():
+            yield f'{item.child_frame_id} is not finite'
+        elif abs(np.linalg.norm(turn) - 1) > 1e-6:
+            yield f'the rotation of {item.child_frame_id} is no unit quaternion'
