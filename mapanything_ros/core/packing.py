@@ -26,25 +26,32 @@ from mapanything_ros.core.voxel_map import PointCloud
 RED_GREEN_BLUE_BYTES = [14, 13, 12]
 
 
-def pack_points(view: Prediction, target_from_camera: Array) -> torch.Tensor:
+def pack_points(view: Prediction, target_from_camera: Array | None = None) -> torch.Tensor:
     """
     Return (N,4) float32 of the pixels that the mask keeps, row by row: x, y, z and PCL's rgb.
 
-    Points are in metres in the target frame. The bits of the last number are those of the integer
-    ``r << 16 | g << 8 | b``; it must be copied, never computed with.
+    Points are in metres in the target frame; without one in the camera's own, equal to the bit to
+    what depth_image_proc makes of the depth image. The bits of the last number are those of the
+    integer ``r << 16 | g << 8 | b``; it must be copied, never computed with.
     """
     row, column = view.mask.nonzero(as_tuple=True)
     depth_m = view.depth_m[row, column]
     u, v = column.float(), row.float()
-    # A pixel's ray, turned into the target frame.
-    ray = target_from_camera[:3, :3] @ np.linalg.inv(view.intrinsics)
     packed = depth_m.new_empty(len(row), 4)
-    for axis in range(3):
-        du, dv, rest = (float(number) for number in ray[axis])
-        direction = torch.add(u * du + rest, v, alpha=dv)
-        offset = float(target_from_camera[axis, 3])
-        torch.addcmul(
-            depth_m.new_tensor(offset), depth_m, direction, out=packed[:, axis])
+    if target_from_camera is None:
+        k = view.intrinsics
+        packed[:, 0] = (u - float(k[0, 2])) * depth_m * float(1 / k[0, 0])
+        packed[:, 1] = (v - float(k[1, 2])) * depth_m * float(1 / k[1, 1])
+        packed[:, 2] = depth_m
+    else:
+        # A pixel's ray, turned into the target frame.
+        ray = target_from_camera[:3, :3] @ np.linalg.inv(view.intrinsics)
+        for axis in range(3):
+            du, dv, rest = (float(number) for number in ray[axis])
+            direction = torch.add(u * du + rest, v, alpha=dv)
+            offset = float(target_from_camera[axis, 3])
+            torch.addcmul(
+                depth_m.new_tensor(offset), depth_m, direction, out=packed[:, axis])
     red, green, blue = view.rgb[row, column].int().unbind(dim=1)
     packed.view(torch.int32)[:, 3] = red << 16 | green << 8 | blue
     return packed

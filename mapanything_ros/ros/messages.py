@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from nav_msgs.msg import Path
-import numpy as np
 from sensor_msgs.msg import PointCloud2
 import torch
 
@@ -41,7 +40,7 @@ def keyframe_messages(view: Prediction, stamp_ns: int, frame_id: str) -> dict[st
         'camera_info': to_camera_info(view.intrinsics, width, height, header),
         'depth': to_image(depth_m, '32FC1', header),
         'confidence': to_image(view.confidence, '32FC1', header),
-        'points': to_cloud(pack_points(view, np.eye(4)), header),
+        'points': to_cloud(pack_points(view), header),
     }
 
 
