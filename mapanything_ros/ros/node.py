@@ -328,6 +328,8 @@ class MapAnythingNode(LifecycleNode):
         if self._worker:
             # Somebody may listen to the map only now, or its time may have come.
             self._worker.wake()
+        # Before the judgement: a warning that is counted is judged, too.
+        warnings = {f'warnings_{kind}': n for kind, n in sorted(self._reporter.counts.items())}
         progress = self._mapper.progress
         scale = progress.scale
         state = self._state_machine.current_state[1]
@@ -347,7 +349,7 @@ class MapAnythingNode(LifecycleNode):
             **self._reconstructor.statistics(),
             **progress.values(),
             **self._backend.statistics(),
-            **{f'warnings_{kind}': n for kind, n in sorted(self._reporter.counts.items())},
+            **warnings,
             'last_problem': self._reporter.latest,
         })
 

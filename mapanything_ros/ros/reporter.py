@@ -44,9 +44,10 @@ class Reporter:
 
     def warn(self, kind: str, text: str) -> None:
         """Report a problem of a kind (a short identifier) in a sentence that says what to do."""
-        self.counts[kind] += 1
         self.latest = text
         self._latest_s = now_s = time.monotonic()
+        # Last, so that whoever sees the count from another thread finds the sentence.
+        self.counts[kind] += 1
         if now_s - self._last_s.get(kind, float('-inf')) >= PERIOD_S:
             self._last_s[kind] = now_s
             more = f' ({self.counts[kind]} times so far)' if self.counts[kind] > 1 else ''
