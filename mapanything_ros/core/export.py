@@ -30,6 +30,10 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.voxel_map import PointCloud
 
+# How Open3D ends a header, and the bytes of a coloured point and of a normal after that.
+LAYOUTS = {'.ply': (b'end_header\n', 27, 24), '.pcd': (b'DATA binary\n', 16, 12)}
+HEADER_BYTES = 4096
+
 
 def write_cloud(path: Path, cloud: PointCloud, normals: Array | None = None) -> None:
     """
@@ -44,8 +48,17 @@ def write_cloud(path: Path, cloud: PointCloud, normals: Array | None = None) -> 
     if normals is not None:
         points.normals = open3d.utility.Vector3dVector(normals)
     with whole(path) as part:
-        if not open3d.io.write_point_cloud(part, points):
-            raise ExportError(f'{path} could not be written')
+        written = open3d.io.write_point_cloud(part, points)
+        if not (written and _holds(part, len(cloud), normals is not None)):
+            raise ExportError(f'{path} could not be written whole: the disk may be full')
+
+
+def _holds(path: Path, points: int, with_normals: bool) -> bool:
+    """Say whether a file has bytes for all points; Open3D does not notice where they end."""
+    header_end, point_bytes, normal_bytes = LAYOUTS[path.suffix]
+    with path.open('rb') as file:
+        start = file.read(HEADER_BYTES).find(header_end) + len(header_end)
+    return path.stat().st_size - start == points * (point_bytes + with_normals * normal_bytes)
 
 
 def to_open3d(cloud: PointCloud) -> Any:

@@ -89,6 +89,8 @@ class CachedBackend:
             os.replace(part, path)
         except OSError as error:
             raise ExportError(f'{path} could not be written: {error.strerror}') from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> WindowPrediction | None:
         if not path.exists():
