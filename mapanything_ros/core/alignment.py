@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 
 import numpy as np
@@ -116,7 +116,13 @@ class Alignment:
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window, fused, warning = self._scaled(window, by_id)
-        odometry = self._join_odometry(window, by_id)
+        odometry, wrong = self._join_odometry(window, by_id)
+        if wrong:
+            window = replace(
+                window, views=tuple(v for v in window.views if v.keyframe_id not in wrong))
+            warning = warning or (
+                f'{len(wrong)} of {len(keyframes)} keyframes of a window were left out: it '
+                'disagrees with the odometry about them')
         known = {v.keyframe_id for v in window.views if v.keyframe_id in self._placed}
         first = by_id[window.views[0].keyframe_id]
         if self._trust_odometry and odometry is not None:
@@ -240,28 +246,39 @@ class Alignment:
                 f'and at least {self._config.min_inliers:.0%} must be')
         return _Join(found.target_from_source, found.residual_m, found.inliers)
 
-    def _join_odometry(self, window: WindowPrediction, by_id: Keyframes) -> _Join | None:
-        """Put the window on the odometry of its keyframes; None where there is too little."""
+    def _join_odometry(
+        self, window: WindowPrediction, by_id: Keyframes,
+    ) -> tuple[_Join | None, frozenset[int]]:
+        """
+        Put the window on the odometry of its keyframes; None where there is none.
+
+        Also returns the few that do not fit there, by id.
+        """
         tied = [
             (view, odometry) for view in window.views
             if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
         if not tied:
-            return None
+            return None, frozenset()
         reach_m, length_m = self._config.max_residual_m, _median_depth(window.views)
         found = register(
             Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
             [pose @ np.linalg.inv(view.world_from_camera) for view, pose in tied])
-        offsets = [
-            np.linalg.inv(pose) @ found.target_from_source @ view.world_from_camera
-            for view, pose in tied]
-        off_m = max(float(np.linalg.norm(offset[:3, 3])) for offset in offsets)
-        off_deg = max(_angle_deg(offset) for offset in offsets)
-        if off_m > reach_m or off_deg > self._config.max_rotation_deg:
+        offsets = {
+            view.keyframe_id: np.linalg.inv(pose) @ found.target_from_source
+            @ view.world_from_camera for view, pose in tied}
+        off_m = {n: float(np.linalg.norm(offset[:3, 3])) for n, offset in offsets.items()}
+        off_deg = {n: _angle_deg(offset) for n, offset in offsets.items()}
+        wrong = frozenset(
+            n for n in offsets
+            if off_m[n] > reach_m or off_deg[n] > self._config.max_rotation_deg)
+        if len(wrong) > (1.0 - self._config.min_inliers) * len(tied):
             raise AlignmentError(
-                f'the window disagrees with the odometry about {len(tied)} keyframes by up to '
-                f'{off_m:.3f} m and {off_deg:.1f} degrees')
-        residual_m = math.sqrt(sum(float(o[:3, 3] @ o[:3, 3]) for o in offsets) / len(offsets))
-        return _Join(found.target_from_source, residual_m, 1.0)
+                f'the window disagrees with the odometry about {len(wrong)} of {len(tied)} '
+                f'keyframes by up to {max(off_m.values()):.3f} m and '
+                f'{max(off_deg.values()):.1f} degrees')
+        squares = [off_m[n] ** 2 for n in offsets if n not in wrong]
+        residual_m = math.sqrt(sum(squares) / len(squares))
+        return _Join(found.target_from_source, residual_m, 1.0), wrong
 
     def _start(self, keyframe: Keyframe) -> Array:
         """Return where the camera of a keyframe is in the map when no window tells."""

@@ -237,11 +237,12 @@ class AlignmentConfig(Checked):
         0.1, 'How far the same pixel (and camera) of two windows may be apart, as a share of its '
         'depth.', minimum=0.001, maximum=1.0)
     min_inliers: float = option(
-        0.6, 'A window of which a smaller share fits the map so well is rejected.',
+        0.6, 'A window of which a smaller share fits the map so well (and of whose keyframes a '
+        'smaller share fits the odometry) is rejected.',
         minimum=0.0, maximum=1.0)
     max_residual_m: float = option(
-        0.2, 'With odometry: a window with a keyframe farther from where that has it, the rest '
-        'of the window fitted, is rejected.', minimum=0.0001, maximum=1000.0)
+        0.2, 'With odometry: a keyframe farther from where that has it, the rest of the window '
+        'fitted, is left out.', minimum=0.0001, maximum=1000.0)
     max_rotation_deg: float = option(
         5.0, 'How far keyframes may be turned from where map (min_inliers of them) and odometry '
         '(all) have them.', minimum=0.001, maximum=180.0)

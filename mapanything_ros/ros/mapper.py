@@ -188,7 +188,7 @@ class Mapper:
         if now_s - self._map_published_s >= self._period_s:
             self._publish_map()
         if submap.warning:
-            self._reporter.warn('scale', submap.warning)
+            self._reporter.warn('window_doubtful', submap.warning)
         if submap.new_segment and self._has_map:
             self._reporter.warn(
                 'new_segment', 'a window shares no keyframe with the map and no odometry ties '
