@@ -78,9 +78,15 @@ def view_room(
         walls = (np.where(ways > 0, ROOM_M, 0.0) - origin) / ways
     depth = walls.min(axis=2)
     points = origin + depth[..., None] * ways
-    waves = np.sin(points @ np.array([[5.0, 2.0, 6.0], [3.0, 7.0, 1.0], [6.0, 4.0, 5.0]]))
     ceiling = (walls.argmin(axis=2) == 2) & (ways[..., 2] > 0)
-    return (128 + 90 * waves).astype(np.uint8), np.where(ceiling, 0, depth).astype(np.float32)
+    rgb = colour_of_room(points).astype(np.uint8)
+    return rgb, np.where(ceiling, 0, depth).astype(np.float32)
+
+
+def colour_of_room(points: np.ndarray) -> np.ndarray:
+    """Return the colours (...,3), 0 to 255, that the room's surface has at points in the world."""
+    waves = np.sin(points @ np.array([[5.0, 2.0, 6.0], [3.0, 7.0, 1.0], [6.0, 4.0, 5.0]]))
+    return 128 + 90 * waves
 
 
 def cast_room(origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -110,7 +116,7 @@ def undistorted(
 
 def distance_to_room(points: np.ndarray) -> np.ndarray:
     """Return how far points (N,3) in the world are from the nearest wall or the floor."""
-    return np.abs(np.concatenate([points, points - ROOM_M], axis=1)).min(axis=1)
+    return np.abs(np.concatenate([points, points[:, :2] - ROOM_M[:2]], axis=1)).min(axis=1)
 
 
 def halved(intrinsics: np.ndarray) -> np.ndarray:
