@@ -33,7 +33,6 @@ from tf2_ros import Buffer
 
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.ros import frames
 from mapanything_ros.ros.frames import FrameAssembler, MAX_WAITING
 from mapanything_ros.ros.reporter import Reporter
 
@@ -45,13 +44,13 @@ WITH_ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 
 class Bench:
     """An assembler, and hands to feed it; ``clock_s`` is the time that it waits by."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> None:
+    def __init__(self, **parameters: object) -> None:
         self.buffer = Buffer()
         self.reporter = Reporter(get_logger('test_frames'))
         self.assembler = FrameAssembler(
-            from_values(Config, {'tf.timeout_s': 1.0, **parameters}), self.buffer, self.reporter)
+            from_values(Config, {'tf.timeout_s': 1.0, **parameters}), self.buffer, self.reporter,
+            clock=lambda: self.clock_s)
         self.clock_s = 100.0
-        monkeypatch.setattr(frames.time, 'monotonic', lambda: self.clock_s)
 
     def add(self, stamp_ns: int, message: Image | None = None) -> bool:
         picture = np.full((120, 160, 3), 50, np.uint8)
@@ -75,8 +74,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    return lambda **parameters: Bench(monkeypatch, **parameters)
+def bench():
+    return Bench
 
 
 def test_an_image_waits_for_its_calibration(bench):

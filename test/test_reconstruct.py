@@ -153,3 +153,35 @@ def test_the_map_is_that_of_the_node_fed_with_the_same_keyframes(tmp_path, run, 
     for name in ('map.ply', 'trajectory.tum'):
         node = (tmp_path / 'node' / name).read_bytes()
         assert node == (tmp_path / 'offline' / name).read_bytes(), name
+
+
+def test_formats_and_finishing_are_written_beside_the_map(tmp_path, run, capsys):
+    seen = write_photos(tmp_path / 'photos', 4)
+    out = tmp_path / 'out'
+    assert run(
+        tmp_path / 'photos', out, '--formats', 'pcd,mesh.glb', '--normals', '--outliers',
+        '--voxel', '0.05', '--scale-reference', '0,0,0,0,1,0=2', seen=seen) == 0
+    assert {path.name for path in out.iterdir()} == RESULTS | {'map.pcd', 'mesh.glb'}
+    cloud = open3d.io.read_point_cloud(out / 'map.ply')
+    assert cloud.has_normals()
+    np.testing.assert_allclose(
+        np.asarray(open3d.io.read_point_cloud(out / 'map.pcd').points), cloud.points, atol=1e-6)
+    # What was a metre is two.
+    trajectory = read_tum(out / 'trajectory.tum')
+    step_m = np.linalg.norm(trajectory.poses[1][:3, 3] - trajectory.poses[0][:3, 3])
+    truth_m = np.linalg.norm((seen[1].world_from_camera - seen[0].world_from_camera)[:3, 3])
+    np.testing.assert_allclose(step_m, 2 * truth_m, rtol=1e-5)
+    poses = [record.map_from_camera for record in KeyframeStore.open(out / 'keyframes')]
+    np.testing.assert_allclose(poses[1], trajectory.poses[1], atol=1e-8)
+    summary = summary_of(out)
+    assert summary['formats'] == ['pcd', 'mesh.glb'] and summary['finishing']['voxel_m'] == 0.05
+    assert summary['metric'] and any('outliers' in note for note in summary['notes'])
+    assert summary['points'] == len(cloud.points)
+    assert 'multiplied by 2.0000' in capsys.readouterr().out
+
+
+def test_a_format_that_is_none_lists_those_that_are(tmp_path, run, capsys):
+    write_photos(tmp_path / 'photos', 3)
+    with pytest.raises(SystemExit) as error:
+        run(tmp_path / 'photos', tmp_path / 'out', '--formats', 'dwg')
+    assert error.value.code == 2 and 'choose among pcd, xyz' in capsys.readouterr().err

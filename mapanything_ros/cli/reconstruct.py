@@ -24,14 +24,17 @@ import time
 
 from mapanything_ros.core.backends.backend import create_backend, torch_device
 from mapanything_ros.core.config import Config, to_values
-from mapanything_ros.core.errors import MapAnythingRosError
+from mapanything_ros.core.errors import InputError, MapAnythingRosError
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.offline.calibration import parse_calibration
 from mapanything_ros.offline.depth_images import write_depth_images
+from mapanything_ros.offline.export.finish import finish, Finished, Finishing, MESHES
+from mapanything_ros.offline.export.formats import FORMATS, parse_formats, write_formats
+from mapanything_ros.offline.export.known_size import USAGE
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.parameters import load_config
 from mapanything_ros.offline.progress_bar import ProgressBar, say
-from mapanything_ros.offline.reconstruction import Reconstructed, Reconstruction
+from mapanything_ros.offline.reconstruction import Reconstruction
 from mapanything_ros.offline.reconstruction_summary import summarize, write_summary
 from mapanything_ros.offline.result_folder import ResultFolder, SUMMARY
 from mapanything_ros.offline.source import open_source, Source, TopicNames
@@ -66,6 +69,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--output', type=Path, required=True, metavar='FOLDER', help='where results go')
     add('--overwrite', action='store_true', help='replace the results in FOLDER')
     add('--resume', action='store_true', help='go on where an earlier run was cut off')
+    results = parser.add_argument_group('results, besides map.ply, trajectory.tum and depth')
+    add = results.add_argument
+    add('--formats', type=_formats, default=(), metavar='LIST',
+        help=f'more files, with commas between: {", ".join(FORMATS)}')
+    add('--icp', action='store_true', help='register keyframes by their surfaces, if that helps')
+    add('--scale-reference', default='', metavar='WHAT', help=f'a known size: {USAGE}')
+    add('--outliers', action='store_true', help='remove points that lie apart from others')
+    add('--voxel', type=float, default=0.0, metavar='M',
+        help='thin the cloud to one point in a cube of this edge')
+    add('--normals', action='store_true', help='add normals to the clouds')
+    add('--mesh', default=MESHES[0], choices=MESHES,
+        help='how meshes are made (default: %(default)s)')
     parameters = parser.add_argument_group('parameters, those of the node')
     add = parameters.add_argument
     add('--params', type=Path, metavar='FILE', help="the node's parameter file")
@@ -89,9 +104,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _formats(text: str) -> tuple[str, ...]:
+    try:
+        return parse_formats(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _reconstruct(options: argparse.Namespace) -> int:
     start_s = time.monotonic()
     notices, stop = Notices(say), Stop(say)
+    finishing = Finishing(
+        options.icp, options.scale_reference, options.outliers, options.voxel, options.normals,
+        options.mesh)
     config = load_config(options.params, _settings(options))
     topics = TopicNames(options.image_topic, options.camera_info_topic, options.depth_topic)
     source = open_source(
@@ -101,16 +126,22 @@ def _reconstruct(options: argparse.Namespace) -> int:
         options.output, key, overwrite=options.overwrite, resume=options.resume)
     try:
         _introduce(source, config)
-        with stop.on_signals(), notices.of_the_core():
-            made = _run(source, config, folder, notices, stop)
-        summary = summarize(made, source, config, notices, time.monotonic() - start_s)
+        with stop.on_signals(), notices.of_the_core(), ProgressBar(source.total) as bar:
+            backend = CachedBackend(
+                create_backend(config), folder.state / 'windows', torch_device(config.device))
+            made = Reconstruction(
+                config, backend, source, folder.work, notices).run(stop, bar.show)
+            finished = finish(made.cloud, made.keyframes, config, finishing, bar.stage)
+            _write(finished, options.formats, folder.work, bar)
+        summary = summarize(
+            made, finished, source, notices, options.formats, time.monotonic() - start_s)
         write_summary(folder.work / SUMMARY, summary)
         folder.finish(made.ended == 'complete')
     except BaseException:
         if folder.give_up():
             say('what is done so far counts again with --resume')
         raise
-    return _conclude(made, folder.output)
+    return _conclude(made.ended, finished, bool(summary['metric']), folder.output)
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -130,27 +161,28 @@ def _introduce(source: Source, config: Config) -> None:
         f'{name} {value}' for name, value in source.inputs().items() if value is not None))
 
 
-def _run(
-    source: Source, config: Config, folder: ResultFolder, notices: Notices, stop: Stop,
-) -> Reconstructed:
-    backend = CachedBackend(
-        create_backend(config), folder.state / 'windows', torch_device(config.device))
-    with ProgressBar(source.total) as bar:
-        made = Reconstruction(config, backend, source, folder.work, notices).run(stop, bar.show)
-        bar.stage('writing')
-        write_cloud(folder.work / 'map.ply', made.cloud)
-        write_tum(folder.work / 'trajectory.tum', made.keyframes.trajectory())
-        write_depth_images(folder.work, made.keyframes)
-    return made
+def _write(
+    finished: Finished, formats: Sequence[str], folder: Path, bar: ProgressBar,
+) -> None:
+    bar.stage('map.ply')
+    write_cloud(folder / 'map.ply', finished.cloud, finished.normals)
+    write_tum(folder / 'trajectory.tum', finished.keyframes.trajectory())
+    bar.stage('depth')
+    write_depth_images(folder, finished.keyframes)
+    finished.keyframes.close()
+    write_formats(folder, formats, finished, bar.stage)
 
 
-def _conclude(made: Reconstructed, output: Path) -> int:
-    unit = 'metres' if made.scale.metric else 'units of unknown size: nothing told the scale'
-    print(f'{output}: {len(made.cloud)} points of {len(made.keyframes)} keyframes, in {unit}')
-    if made.ended == 'complete':
+def _conclude(ended: str, finished: Finished, metric: bool, output: Path) -> int:
+    unit = 'metres' if metric else 'units of unknown size: nothing told the scale'
+    for note in finished.notes:
+        print(note)
+    print(f'{output}: {len(finished.cloud)} points of {len(finished.keyframes)} keyframes, '
+          f'in {unit}')
+    if ended == 'complete':
         return 0
-    print(f'reconstruct: this is a part: {made.ended}; --resume goes on', file=sys.stderr)
-    return INTERRUPTED if made.ended == 'interrupted' else 1
+    print(f'reconstruct: this is a part: {ended}; --resume goes on', file=sys.stderr)
+    return INTERRUPTED if ended == 'interrupted' else 1
 
 
 if __name__ == '__main__':

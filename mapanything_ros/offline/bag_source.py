@@ -103,7 +103,7 @@ class BagSource:
                         self._notices.warn(
                             'stamps_go_back', f'the stamps on {self._image} go back: what was '
                             'recorded after that is left out; map it from a bag of its own')
-                        break
+                        return
                 yield from assembler.frames()
             # Nothing more will come.
             self._now_s = math.inf

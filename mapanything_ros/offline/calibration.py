@@ -84,7 +84,8 @@ class PinholeCalibration:
     def camera(self, width: int, height: int, exif: Exif | None) -> Camera:
         """Return the camera of a picture; see Calibration."""
         self._size = self._size or (width, height)
-        return pinhole(*self._size, self.numbers)
+        _check_size((width, height), self._size)
+        return pinhole(width, height, self.numbers)
 
     def description(self) -> str:
         """Say where it comes from."""
@@ -100,6 +101,7 @@ class FileCalibration:
 
     def camera(self, width: int, height: int, exif: Exif | None) -> Camera:
         """Return the camera of a picture; see Calibration."""
+        _check_size((width, height), (self.model.width, self.model.height))
         return self.model
 
     def description(self) -> str:
@@ -135,6 +137,12 @@ def pinhole(width: int, height: int, numbers: tuple[float, ...]) -> Camera:
     if not (fx > 0 and fy > 0):
         raise InputError(f'focal lengths must be above 0, got {fx:g} and {fy:g}')
     return Camera(width, height, k, np.zeros(0), np.zeros((3, 4)))
+
+
+def _check_size(size: tuple[int, int], known: tuple[int, int]) -> None:
+    if size != known:
+        raise InputError(
+            f'it is {size[0]}x{size[1]}, but the intrinsics are for {known[0]}x{known[1]}')
 
 
 def _read(path: Path) -> FileCalibration:

@@ -126,7 +126,6 @@ class Reconstruction:
             if piece is not best:
                 piece.remove()
         best.move(self._folder / 'keyframes')
-        best.close()
         return Reconstructed(
             cloud, best, tuple(self._windows),
             {**self._reconstructor.statistics(), **self._backend.statistics()}, self._scale,

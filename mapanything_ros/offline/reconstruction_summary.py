@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 import json
@@ -23,8 +24,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mapanything_ros.core.config import Config
 from mapanything_ros.core.errors import ExportError
+from mapanything_ros.offline.export.finish import Finished
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.parameters import changed_values
 from mapanything_ros.offline.reconstruction import Reconstructed
@@ -32,9 +33,11 @@ from mapanything_ros.offline.source import Source
 
 
 def summarize(
-    made: Reconstructed, source: Source, config: Config, notices: Notices, seconds: float,
+    made: Reconstructed, finished: Finished, source: Source, notices: Notices,
+    formats: Sequence[str], seconds: float,
 ) -> dict[str, Any]:
     """Return the summary; its ``parameters`` are those that differ from the defaults."""
+    config, scale = finished.config, finished.scale or made.scale
     return {
         'version': version('mapanything_ros'),
         'ended': made.ended,
@@ -43,13 +46,16 @@ def summarize(
         'backend': config.backend,
         'device': config.device,
         'parameters': changed_values(config),
+        'finishing': asdict(finished.finishing),
+        'notes': finished.notes,
+        'formats': formats,
         'images_read': source.read,
-        'keyframes_in_map': len(made.keyframes),
-        'points': len(made.cloud),
+        'keyframes_in_map': len(finished.keyframes),
+        'points': len(finished.cloud),
         'pieces': made.pieces,
         'statistics': made.statistics,
-        'metric': made.scale.metric,
-        'scale': asdict(made.scale),
+        'metric': scale.metric,
+        'scale': asdict(scale),
         'windows': [asdict(window) for window in made.windows],
         'warnings': notices.summary(),
         'seconds': round(seconds, 3),

@@ -1,0 +1,121 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A bag's images become frames with all that the bag knows of them, none left out."""
+
+from helpers import BASE_FROM_CAMERA, camera_info, K, ODOM_FROM_WORLD
+import numpy as np
+import pytest
+from recordings import messages_of, seen_on_path, STEP_NS, write_bag
+
+from mapanything_ros.core.config import Config, from_values
+from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.bag_source import BagSource
+from mapanything_ros.offline.notices import Notices
+from mapanything_ros.offline.source import TopicNames
+
+ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
+
+
+def source(path, values, notices=None) -> BagSource:
+    return BagSource(
+        path, from_values(Config, values), TopicNames(), None, notices or Notices(print))
+
+
+def test_every_image_has_the_transforms_of_its_very_time_though_they_were_recorded_late(tmp_path):
+    seen = seen_on_path(40)
+    bag = source(write_bag(tmp_path / 'bag', messages_of(seen)), {**ODOMETRY, 'use_depth': True})
+    frames = list(bag.frames())
+    assert bag.read == bag.total == len(frames) == 40
+    for frame, view in zip(frames, seen, strict=True):
+        assert frame.stamp_ns == view.stamp_ns and bag.name(frame.stamp_ns) == str(view.stamp_ns)
+        keyframe = frame.keyframe(3)
+        np.testing.assert_allclose(
+            keyframe.odom_from_camera, ODOM_FROM_WORLD @ view.world_from_camera, atol=1e-9)
+        np.testing.assert_allclose(keyframe.base_from_camera, BASE_FROM_CAMERA, atol=1e-9)
+        np.testing.assert_array_equal(keyframe.rgb, view.rgb)
+        np.testing.assert_array_equal(keyframe.depth_m, view.depth_m)
+        np.testing.assert_array_equal(keyframe.intrinsics, K)
+
+
+def test_an_image_between_two_transforms_gets_what_lies_between(tmp_path):
+    seen = seen_on_path(9)
+    messages = [
+        item for item in messages_of(seen)
+        if item[0] != '/tf' or (item[1] - seen[0].stamp_ns) // STEP_NS % 2 == 0]
+    frames = list(source(write_bag(tmp_path / 'bag', messages), ODOMETRY).frames())
+    assert len(frames) == 9
+    positions = np.array([frame.odom_from_camera[:3, 3] for frame in frames])
+    truth = np.array([(ODOM_FROM_WORLD @ view.world_from_camera)[:3, 3] for view in seen])
+    np.testing.assert_allclose(positions[::2], truth[::2], atol=1e-9)
+    # The camera is carried on an arm by a base that goes straight: near the middle.
+    middle = (positions[0:-1:2] + positions[2::2]) / 2
+    assert np.linalg.norm(positions[1::2] - middle, axis=1).max() < 0.02
+
+
+def test_images_before_the_first_transform_are_given_up_with_a_reason(tmp_path):
+    seen = seen_on_path(20)
+    early = seen[0].stamp_ns + 25 * STEP_NS
+    messages = [item for item in messages_of(seen) if item[0] != '/tf' or item[1] >= early]
+    notices = Notices(print)
+    frames = list(source(write_bag(tmp_path / 'bag', messages), ODOMETRY, notices).frames())
+    assert [frame.stamp_ns for frame in frames] == [view.stamp_ns for view in seen[5:]]
+    assert notices.counts == {'no_transform': 5}
+
+
+def test_images_whose_depth_was_lost_are_given_up_with_a_reason(tmp_path):
+    seen = seen_on_path(12)
+    lost = seen[4].stamp_ns + STEP_NS // 2
+    messages = [item for item in messages_of(seen) if (item[0], item[1]) != ('/cam/depth', lost)]
+    notices = Notices(print)
+    bag = source(write_bag(tmp_path / 'bag', messages), {'use_depth': True}, notices)
+    assert [frame.stamp_ns for frame in bag.frames()] == [
+        view.stamp_ns for view in seen if view is not seen[4]]
+    assert notices.counts == {'no_depth': 1}
+
+
+def test_the_images_of_a_recording_that_starts_again_are_left_out(tmp_path):
+    seen = seen_on_path(40)
+    messages = messages_of(seen)
+    length_ns = messages[-1][1] - messages[0][1]
+    again = [(topic, time_ns + length_ns, message) for topic, time_ns, message in messages]
+    notices = Notices(print)
+    bag = source(write_bag(tmp_path / 'bag', messages + again), {}, notices)
+    assert [frame.stamp_ns for frame in bag.frames()] == [view.stamp_ns for view in seen]
+    assert 'map it from a bag of its own' in notices.first['stamps_go_back']
+
+
+def test_a_calibration_that_changes_on_the_way_counts_from_there_on(tmp_path):
+    seen = seen_on_path(6)
+    zoomed = K.copy()
+    zoomed[0, 0] *= 2
+    change = ('/cam/camera_info', seen[3].stamp_ns - 1, camera_info(zoomed))
+    messages = sorted([*messages_of(seen), change], key=lambda item: item[1])
+    frames = source(write_bag(tmp_path / 'bag', messages), {}).frames()
+    focal = [frame.keyframe(0).intrinsics[0, 0] for frame in frames]
+    assert focal == [K[0, 0]] * 3 + [2 * K[0, 0]] * 3
+
+
+def test_the_same_bag_has_the_same_fingerprint_and_another_has_not(tmp_path):
+    bag = write_bag(tmp_path / 'bag', messages_of(seen_on_path(3)))
+    other = write_bag(tmp_path / 'other', messages_of(seen_on_path(4)))
+    assert source(bag, {}).fingerprint() == source(bag, {}).fingerprint()
+    assert source(bag, {}).fingerprint() != source(other, {}).fingerprint()
+    assert source(bag, {}).fingerprint() != source(bag, ODOMETRY).fingerprint()
+
+
+def test_a_bag_whose_topic_is_empty_says_so(tmp_path):
+    bag = write_bag(tmp_path / 'bag', messages_of(seen_on_path(2), leave_out=['/cam/image']))
+    with pytest.raises(InputError, match='--image-topic'):
+        source(bag, {})
