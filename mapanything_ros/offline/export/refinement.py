@@ -27,8 +27,8 @@ from scipy.spatial.transform import Rotation
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.export import to_open3d
 from mapanything_ros.core.voxel_map import PointCloud
-from mapanything_ros.offline.export.views import camera_points, inverse, moved
-from mapanything_ros.offline.keyframe_store import KeyframeStore
+from mapanything_ros.offline.export.views import camera_points, inverse, moved, projected
+from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 
 # Keyframes that each is registered to: those after it, and others that look at the same.
 NEXT, OTHERS = 3, 3
@@ -51,8 +51,8 @@ class Refinement:
     """
     Poses (4,4) ``map_from_camera`` by stamp (ns) and the residual before and after.
 
-    The residual is the rms distance between the surfaces of keyframes that overlap, of what is
-    near in one or the other. Where it would not fall by a tenth, poses are empty.
+    The residual is the rms difference in depth between the surfaces of keyframes that overlap,
+    of what is near before or after. Where it would not fall by a tenth, poses are empty.
     """
 
     poses: dict[int, Array]
@@ -87,8 +87,13 @@ def refine(keyframes: KeyframeStore, voxel_m: float) -> Refinement:
     if not pairs:
         return Refinement({}, 0.0, 0.0)
     relaxed = _relaxed(poses, pairs, reach_m)
-    before_m, after_m = _residuals(clouds, pairs, poses, relaxed, reach_m)
-    if after_m > WORTHWHILE * before_m:
+    match = _Match.joined([
+        _match(clouds, pair.first, pair.second, [
+            inverse(placed[pair.first]) @ placed[pair.second] for placed in (poses, relaxed)],
+            reach_m)
+        for pair in pairs])
+    before_m, after_m = match.residuals()
+    if not match.improves():
         return Refinement({}, before_m, before_m)
     stamps = [stamp_ns for stamp_ns, _ in keyframes.trajectory()]
     return Refinement(dict(zip(stamps, relaxed, strict=True)), before_m, after_m)
@@ -102,13 +107,17 @@ class _Clouds:
         self._ids = ids
         self._voxel_m = voxel_m
         self.get = lru_cache(CACHED)(self._make)
+        self.record = lru_cache(CACHED)(self._read)
 
     def __len__(self) -> int:
         return len(self._ids)
 
+    def _read(self, number: int) -> KeyframeRecord:
+        return self._keyframes[self._ids[number]]
+
     def _make(self, number: int) -> Any:
         from open3d.geometry import KDTreeSearchParamKNN
-        points, colours = camera_points(self._keyframes[self._ids[number]])
+        points, colours = camera_points(self.record(number))
         cloud = to_open3d(PointCloud(points.astype(np.float32), colours))
         thin = cloud.voxel_down_sample(self._voxel_m)
         if len(thin.points) > POINTS:
@@ -156,43 +165,69 @@ def _distances(clouds: _Clouds, first: int, second: int, first_from_second: Arra
     return np.asarray(placed.compute_point_cloud_distance(target))
 
 
-def _residuals(
-    clouds: _Clouds, pairs: Sequence[_Pair], before: Sequence[Array], after: Sequence[Array],
-    reach_m: float,
-) -> tuple[float, float]:
-    """Return the rms distance over all pairs at poses before and after."""
-    squares = [
-        _squares(
-            clouds, pair.first, pair.second,
-            [inverse(poses[pair.first]) @ poses[pair.second] for poses in (before, after)],
-            reach_m)
-        for pair in pairs]
-    rms = np.sqrt(np.concatenate(squares, axis=1).mean(axis=1))
-    return float(rms[0]), float(rms[1])
+@dataclass(frozen=True, eq=False)
+class _Match:
+    """For motions (M): squared differences (M,N) of surfaces in depth, and of colours."""
+
+    squares: Array
+    colours: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Match]) -> _Match:
+        """Join the matches of several pairs."""
+        return cls(*(
+            np.concatenate([getattr(part, name) for part in parts], axis=1)
+            for name in ('squares', 'colours')))
+
+    def residuals(self) -> tuple[float, float]:
+        """Return the rms distances of the first motion and the second."""
+        if not self.squares.size:
+            return 0.0, 0.0
+        before, after = np.sqrt(self.squares.mean(axis=1))
+        return float(before), float(after)
+
+    def improves(self) -> bool:
+        """
+        Say whether the second motion is clearly better than the first.
+
+        Walls that slide along themselves meet no worse; then, colours do.
+        """
+        before, after = self.residuals()
+        if after >= WORTHWHILE * before:
+            return False
+        unlike_before, unlike_after = self.colours.mean(axis=1)
+        return bool(unlike_after <= unlike_before)
 
 
-def _squares(
+def _match(
     clouds: _Clouds, first: int, second: int, motions: Sequence[Array], reach_m: float,
-) -> Array:
-    """Return squared distances (motions,N) of what is within reach at any of the motions."""
-    away_m = np.stack([_plane_distances(clouds, first, second, motion) for motion in motions])
-    near = (away_m < reach_m).any(axis=0)
-    return np.minimum(away_m[:, near], reach_m) ** 2
+) -> _Match:
+    """
+    Compare the second's points with what the first sees at their pixels.
+
+    Only points count that it sees at each of the motions, and near at one of them: a nearest
+    neighbour instead would reward motions to where the first shows something.
+    """
+    record, source = clouds.record(first), clouds.get(second)
+    compared = [_compared(record, moved(motion, np.asarray(source.points)), np.asarray(
+        source.colors)) for motion in motions]
+    distances, colours = (np.stack(values) for values in zip(*compared, strict=True))
+    counts = np.isfinite(distances).all(axis=0) & (distances < reach_m).any(axis=0)
+    return _Match(np.minimum(distances[:, counts], reach_m) ** 2, colours[:, counts])
 
 
-def _plane_distances(
-    clouds: _Clouds, first: int, second: int, first_from_second: Array,
-) -> Array:
-    """Return how far (N,) the second's points are from the planes of the first's nearest."""
-    from scipy.spatial import cKDTree
-    target, source = clouds.get(first), clouds.get(second)
-    points = moved(first_from_second, np.asarray(source.points))
-    away_m, nearest = cKDTree(np.asarray(target.points)).query(points)
-    offsets = points - np.asarray(target.points)[nearest]
-    planes = np.abs(np.einsum('ni,ni->n', offsets, np.asarray(target.normals)[nearest]))
-    # Where the first shows nothing, its planes say nothing either.
-    spacing = float(np.median(away_m))
-    return np.where(away_m < 3 * spacing, planes, away_m)
+def _compared(record: KeyframeRecord, points: Array, colours: Array) -> tuple[Array, Array]:
+    """Return differences (N,) in depth and (N,) in colour, nan where the keyframe sees nothing."""
+    pixels = projected(points, record.intrinsics)
+    distances, differences = np.full((2, len(points)), np.nan)
+    height, width = record.depth_m.shape
+    inside = np.flatnonzero(
+        ((pixels > -0.5) & (pixels < np.array([width, height]) - 0.5)).all(axis=1))
+    column, row = np.rint(pixels[inside]).astype(np.int64).T
+    distances[inside] = np.abs(record.depth_m[row, column] - points[inside, 2])
+    differences[inside] = np.abs(
+        record.rgb[row, column] / 255.0 - colours[inside]).mean(axis=1)
+    return distances, differences
 
 
 def _registered(
@@ -215,9 +250,7 @@ def _registered(
     turn = float(np.linalg.norm(Rotation.from_matrix(change[:3, :3]).as_rotvec()))
     depth_m = float(np.median(np.asarray(source.points)[:, 2]))
     too_far = max(float(np.linalg.norm(change[:3, 3])), turn * depth_m) > MAX_MOVE * reach_m
-    before, after = np.sqrt(
-        _squares(clouds, first, second, [guess, motion], reach_m).mean(axis=1))
-    if too_far or after > WORTHWHILE * before:
+    if too_far or not _match(clouds, first, second, [guess, motion], reach_m).improves():
         motion = guess
     information = registration.get_information_matrix_from_point_clouds(
         source, target, reach_m, motion)
