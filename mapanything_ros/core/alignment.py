@@ -115,14 +115,10 @@ class Alignment:
         the map or the odometry.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
+        window, left_out = self._without_wrong(window, by_id)
         window, fused, warning = self._scaled(window, by_id)
-        odometry, wrong = self._join_odometry(window, by_id)
-        if wrong:
-            window = replace(
-                window, views=tuple(v for v in window.views if v.keyframe_id not in wrong))
-            warning = warning or (
-                f'{len(wrong)} of {len(keyframes)} keyframes of a window were left out: it '
-                'disagrees with the odometry about them')
+        warning = left_out or warning
+        odometry, _ = self._join_odometry(window.views, by_id)
         known = {v.keyframe_id for v in window.views if v.keyframe_id in self._placed}
         first = by_id[window.views[0].keyframe_id]
         if self._trust_odometry and odometry is not None:
@@ -157,6 +153,20 @@ class Alignment:
     def map_from_odom(self) -> Array | None:
         """Return the (4,4) correction of odometry by the newest window, None without odometry."""
         return self._map_from_odom
+
+    def _without_wrong(
+        self, window: WindowPrediction, by_id: Keyframes,
+    ) -> tuple[WindowPrediction, str]:
+        """Leave out the few views that odometry belies; at any scale, which is not known yet."""
+        evidence = odometry_evidence(window.views, by_id)
+        factor = evidence.factor if evidence else 1.0
+        _, wrong = self._join_odometry([rescaled(view, factor) for view in window.views], by_id)
+        if not wrong:
+            return window, ''
+        kept = tuple(view for view in window.views if view.keyframe_id not in wrong)
+        return replace(window, views=kept), (
+            f'{len(wrong)} of {len(window.views)} keyframes of a window were left out: it '
+            'disagrees with the odometry about them')
 
     # Scale
 
@@ -247,19 +257,19 @@ class Alignment:
         return _Join(found.target_from_source, found.residual_m, found.inliers)
 
     def _join_odometry(
-        self, window: WindowPrediction, by_id: Keyframes,
+        self, views: Sequence[Prediction], by_id: Keyframes,
     ) -> tuple[_Join | None, frozenset[int]]:
         """
-        Put the window on the odometry of its keyframes; None where there is none.
+        Put views on the odometry of their keyframes; None where there is none.
 
         Also returns the few that do not fit there, by id.
         """
         tied = [
-            (view, odometry) for view in window.views
+            (view, odometry) for view in views
             if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
         if not tied:
             return None, frozenset()
-        reach_m, length_m = self._config.max_residual_m, _median_depth(window.views)
+        reach_m, length_m = self._config.max_residual_m, _median_depth(views)
         found = register(
             Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
             [pose @ np.linalg.inv(view.world_from_camera) for view, pose in tied])

@@ -30,6 +30,8 @@ MIN_DEPTH_PIXELS = 500
 # Fewer poses, or a shorter longest baseline, say more about noise than about scale.
 MIN_ODOMETRY_POSES = 3
 MIN_ODOMETRY_BASELINE_M = 0.1
+# What odometry and windows err in a short distance, whatever its length.
+ODOMETRY_SIGMA_M = 0.01
 # Evidence is never more certain than this: its errors have a common part.
 MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.003}
 # Median absolute deviation to standard deviation, for normal errors.
@@ -103,7 +105,10 @@ def odometry_evidence(
     longer = (measured >= 0.5 * measured.max()) & (estimated > 0.0)
     if not longer.any():
         return None
-    return evidence_of_ratios('odometry', measured[longer] / estimated[longer], len(moved) - 1)
+    evidence = evidence_of_ratios(
+        'odometry', measured[longer] / estimated[longer], len(moved) - 1)
+    return replace(
+        evidence, sigma=math.hypot(evidence.sigma, ODOMETRY_SIGMA_M / float(measured.max())))
 
 
 def fuse(
