@@ -27,7 +27,9 @@ setup(
     maintainer_email='maintainers@example.org',
     python_requires='>=3.10',
     install_requires=['setuptools'],
+    extras_require={'rerun': ['rerun-sdk>=0.23']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={f'{PACKAGE}.offline.report': ['page.css', 'page.js']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
@@ -39,6 +41,7 @@ setup(
         'console_scripts': [
             'mapanything_node = mapanything_ros.ros.node:main',
             'demo = mapanything_ros.cli.demo:main',
+            'evaluate = mapanything_ros.cli.evaluate:main',
             'reconstruct = mapanything_ros.cli.reconstruct:main',
             'sample = mapanything_ros.cli.sample:main',
             'weights = mapanything_ros.cli.weights:main',

@@ -23,10 +23,11 @@ from rosbags.typesys import get_typestore, Stores
 from mapanything_ros.cli.sample import write_sample
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import anchor, Trajectory
-from mapanything_ros.offline.assessment import Assessment, mesh_distances, Run
+from mapanything_ros.offline.assessment import Assessment, Run
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.recorder import PublishedKeyframe
 from mapanything_ros.offline.summary import summarize, table
+from mapanything_ros.offline.surface import read_surface
 from mapanything_ros.offline.truth import (
     choose_topics,
     read_camera,
@@ -220,7 +221,7 @@ def test_distances_to_a_mesh_are_those_to_its_faces(tmp_path):
         o3d.utility.Vector3iVector(np.array([[0, 1, 2], [0, 2, 3]])))
     o3d.io.write_triangle_mesh(str(path), mesh)
     points = np.array([[1.0, 1, 0.5], [1, 1.5, -0.2], [3, 1, 0], [1, 1, 0]])
-    np.testing.assert_allclose(mesh_distances(points, path), [0.5, 0.2, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(read_surface(path).distances(points), [0.5, 0.2, 1, 0], atol=1e-6)
 
 
 def copy_bag(source, target, wanted):

@@ -39,7 +39,7 @@ KEYS = {
     'yaml': 'python3-yaml',
 }
 # These have no key that fits and come from the requirements.
-FROM_PIP = {'huggingface_hub', 'laspy', 'lazrs', 'pycolmap', 'torch'}
+FROM_PIP = {'huggingface_hub', 'laspy', 'lazrs', 'plotly', 'pycolmap', 'torch'}
 
 
 @pytest.fixture(scope='module')
@@ -87,6 +87,6 @@ def test_the_share_folder_holds_what_the_launch_files_name():
 def test_every_executable_has_a_function_behind_it():
     scripts = distribution('mapanything_ros').entry_points.select(group='console_scripts')
     assert {script.name for script in scripts} == {
-        'mapanything_node', 'demo', 'reconstruct', 'sample', 'weights'}
+        'mapanything_node', 'demo', 'evaluate', 'reconstruct', 'sample', 'weights'}
     for script in scripts:
         assert callable(script.load())

@@ -30,15 +30,15 @@ from mapanything_ros.core.evaluation import (
     abs_rel,
     align,
     anchor,
-    cloud_distances,
     depth_ratios,
-    fuse_depth,
     Similarity,
     Trajectory,
     trajectory_error,
     valid_depth,
 )
 from mapanything_ros.offline.recorder import PublishedKeyframe
+from mapanything_ros.offline.surface import read_surface
+from mapanything_ros.offline.true_surface import fused_surface
 from mapanything_ros.offline.truth import (
     read_camera,
     read_depth,
@@ -47,9 +47,6 @@ from mapanything_ros.offline.truth import (
     Topics,
     TRUE_SURFACE_FILE,
 )
-
-TRUE_CLOUD_VOXEL_M = 0.01
-TRUE_CLOUD_FRAMES = 50
 
 T = TypeVar('T')
 Number = float | None
@@ -201,37 +198,11 @@ class Assessment:
             points = to_world.points(self.points)
             surface = self.run.bag / TRUE_SURFACE_FILE
             if surface.exists():
-                return mesh_distances(points, surface), f'surface {TRUE_SURFACE_FILE}'
-            return cloud_distances(points, self._true_cloud()), (
-                f'recorded depth at true poses, fused to {TRUE_CLOUD_VOXEL_M * 100:g} cm')
+                return read_surface(surface).distances(points), f'surface {TRUE_SURFACE_FILE}'
+            fused = fused_surface(
+                self.run.bag, self.run.topics, self._truth, rectified=self.run.rectified)
+            return fused.distances(points), fused.name
         return self._try('map_error_m', compute)
-
-    def _true_cloud(self) -> Array:
-        topic = self.run.topics.depth
-        if topic is None:
-            raise InputError('the bag has neither a true surface nor registered depth')
-        camera, frame_id = read_camera(
-            self.run.bag, self.run.topics.camera_info, rectified=self.run.rectified)
-        step = max(1, len(self._truth.stamps_ns) // TRUE_CLOUD_FRAMES)
-        poses = dict(zip(
-            self._truth.stamps_ns[::step].tolist(), self._truth.poses[::step], strict=True))
-        frames = (
-            (depth_m, poses[stamp]) for stamp, depth_m in read_depth(
-                self.run.bag, topic, frame_id, poses.__contains__))
-        return fuse_depth(frames, camera, TRUE_CLOUD_VOXEL_M)
-
-
-def mesh_distances(points: Array, mesh_file: Path) -> Array:
-    """Return the (N,) distances in metres of (N,3) points to the triangles of a mesh file."""
-    import open3d
-
-    mesh = open3d.t.io.read_triangle_mesh(str(mesh_file))
-    if mesh.is_empty():
-        raise InputError(f'{mesh_file} holds no triangles')
-    scene = open3d.t.geometry.RaycastingScene()
-    scene.add_triangles(mesh)
-    queries = open3d.core.Tensor.from_numpy(np.ascontiguousarray(points, np.float32))
-    return scene.compute_distance(queries).numpy().astype(float)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -23,12 +23,10 @@ from pathlib import Path
 import threading
 import time
 
-import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.config import WindowConfig
 from mapanything_ros.core.evaluation import Trajectory
@@ -43,6 +41,7 @@ from mapanything_ros.offline.node_process import (
 from mapanything_ros.offline.player import Player
 from mapanything_ros.offline.recorder import PublishedKeyframe, Recorder
 from mapanything_ros.offline.truth import Topics
+from mapanything_ros.offline.tum import read_tum
 
 NODE_MODULE = 'mapanything_ros.ros.node'
 START_TIMEOUT_S = 90.0
@@ -179,19 +178,3 @@ class Pace:
         if windows != self._windows:
             self._windows, self._taken = windows, max(keyframes, self._taken)
         return keyframes >= self._taken + self._step
-
-
-def read_tum(path: Path) -> Trajectory:
-    """Read ``t x y z qx qy qz qw`` lines; the stamps stay exact integers."""
-    stamps, poses = [], []
-    for line in path.read_text().splitlines():
-        stamp, *numbers = line.split()
-        seconds, nanoseconds = stamp.split('.')
-        stamps.append(int(seconds) * 1_000_000_000 + int(nanoseconds.ljust(9, '0')))
-        pose = np.eye(4)
-        pose[:3, 3] = [float(number) for number in numbers[:3]]
-        pose[:3, :3] = Rotation.from_quat([float(n) for n in numbers[3:]]).as_matrix()
-        poses.append(pose)
-    return Trajectory(np.array(stamps, np.int64), np.reshape(poses, (-1, 4, 4)))
-
-

@@ -178,10 +178,11 @@ def draw_keyframes(
 
 def _extent(world: ColouredMap) -> tuple[Array, Array]:
     """Return the corners of the box that holds the cameras and all but stray points."""
-    return _bounds(world.points, world.cameras[:, :3, 3])
+    return bounds(world.points, world.cameras[:, :3, 3])
 
 
-def _bounds(many: Array, all_of: Array) -> tuple[Array, Array]:
+def bounds(many: Array, all_of: Array) -> tuple[Array, Array]:
+    """Return the corners of a box that holds all but strays of ``many``, and ``all_of``."""
     low, high = np.percentile(many, 0.3, axis=0), np.percentile(many, 99.7, axis=0)
     return np.minimum(low, all_of.min(axis=0)), np.maximum(high, all_of.max(axis=0))
 
@@ -189,7 +190,7 @@ def _bounds(many: Array, all_of: Array) -> tuple[Array, Array]:
 def _fitted(camera_from_map: Array, world: ColouredMap, width: int) -> View:
     """Return a view of this width that shows the cameras, the points but for strays, and a rim."""
     unit = View(camera_from_map, 1.0, 1, 1)
-    low, high = _bounds(
+    low, high = bounds(
         unit.project(world.points)[0], unit.project(world.cameras[:, :3, 3])[0])
     reach = 1.12 * np.maximum(np.abs(low), np.abs(high))
     focal = width / (2 * reach[0])

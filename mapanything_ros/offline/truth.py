@@ -123,7 +123,7 @@ def read_camera(folder: Path, topic: str, *, rectified: bool) -> tuple[RecordedC
 def read_poses(folder: Path) -> Trajectory:
     """Return the true ``world_from_camera``; none raises InputError."""
     poses = {
-        stamp_ns(message): _matrix(message.pose.position, message.pose.orientation)
+        stamp_ns(message): pose_matrix(message.pose.position, message.pose.orientation)
         for _, message in read_messages(folder, {TRUE_POSE_TOPIC})}
     if not poses:
         raise InputError(f'the bag has no true poses on {TRUE_POSE_TOPIC}')
@@ -141,7 +141,7 @@ def read_odometry(
             child, parent = stamped.child_frame_id, stamped.header.frame_id
             move = stamped.transform
             known = edges.setdefault(child, (parent, {}))[1]
-            known[stamp_ns(stamped)] = _matrix(move.translation, move.rotation)
+            known[stamp_ns(stamped)] = pose_matrix(move.translation, move.rotation)
             if topic == '/tf_static':
                 fixed.add(child)
     stamps, poses = np.unique(stamps_ns), np.eye(4)
@@ -205,7 +205,8 @@ def _trajectory(poses: dict[int, Array]) -> Trajectory:
     return Trajectory(np.array(stamps, np.int64), np.stack([poses[stamp] for stamp in stamps]))
 
 
-def _matrix(position: Any, orientation: Any) -> Array:
+def pose_matrix(position: Any, orientation: Any) -> Array:
+    """Return the (4,4) transform of a message's position and quaternion."""
     matrix = np.eye(4)
     quat_xyzw = [orientation.x, orientation.y, orientation.z, orientation.w]
     matrix[:3, :3] = Rotation.from_quat(quat_xyzw).as_matrix()

@@ -1,0 +1,81 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The map as a recording for Rerun's viewer: cameras, pictures, depth and points over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mapanything_ros.core.errors import ExportError
+from mapanything_ros.core.export import whole
+from mapanything_ros.offline.keyframe_store import KeyframeRecord
+from mapanything_ros.offline.pictures import PATH_COLOUR
+from mapanything_ros.offline.report.results import Results
+
+APPLICATION = 'mapanything_ros'
+TIMELINE = 'stamp'
+# As the node's map: a keyframe's own points show what it added.
+POINT_STEP = 4
+JPEG_QUALITY = 85
+
+
+def write_recording(path: Path, results: Results) -> None:
+    """
+    Write an .rrd file; its timeline 'stamp' is that of the images.
+
+    The map and the path are there at all times, a keyframe from its stamp on. Raises ExportError
+    where rerun-sdk is not installed or the file cannot be written.
+    """
+    try:
+        import rerun
+    except ModuleNotFoundError as error:
+        raise ExportError('a recording for Rerun needs rerun-sdk: pip install rerun-sdk') from error
+    with whole(path) as part:
+        stream = rerun.RecordingStream(APPLICATION, recording_id=results.folder.resolve().name)
+        stream.save(part)
+        _log_map(rerun, stream, results)
+        for keyframe in results.keyframes:
+            _log_keyframe(rerun, stream, keyframe)
+        stream.disconnect()
+
+
+def _log_map(rerun: Any, stream: Any, results: Results) -> None:
+    cloud = results.cloud
+    stream.log('map', rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+    stream.log('map/points', rerun.Points3D(
+        cloud.xyz, colors=cloud.rgb, radii=0.6 * results.spacing), static=True)
+    stream.log('map/path', rerun.LineStrips3D(
+        [results.cameras[:, :3, 3]], colors=[PATH_COLOUR_RGB]), static=True)
+
+
+def _log_keyframe(rerun: Any, stream: Any, keyframe: KeyframeRecord) -> None:
+    stream.set_time(TIMELINE, timestamp=np.datetime64(keyframe.stamp_ns, 'ns'))
+    height, width = keyframe.rgb.shape[:2]
+    pose = keyframe.map_from_camera
+    stream.log('map/camera', rerun.Transform3D(
+        translation=pose[:3, 3], mat3x3=pose[:3, :3]))
+    stream.log('map/camera/image', rerun.Pinhole(
+        image_from_camera=keyframe.intrinsics, resolution=[width, height],
+        camera_xyz=rerun.ViewCoordinates.RDF))
+    stream.log('map/camera/image/rgb', rerun.Image(keyframe.rgb).compress(JPEG_QUALITY))
+    stream.log('map/camera/image/depth', rerun.DepthImage(
+        np.nan_to_num(keyframe.depth_m), meter=1.0))
+    stream.log('keyframe', rerun.TextLog(f'{keyframe.id}: {keyframe.name}'))
+
+
+PATH_COLOUR_RGB = tuple(bytes.fromhex(PATH_COLOUR.removeprefix('#')))
