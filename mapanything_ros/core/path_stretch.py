@@ -41,10 +41,12 @@ class Stretch:
     The steps from keyframe ``start`` through all of ``ids`` to the last of them, ``end``.
 
     ``start_from_end`` (4,4) is what they say together, with ``covariance`` (6,6) at the end:
-    rotation first, as in all small motions here.
+    rotation first, as in all small motions here. ``factor`` multiplies the steps' variances.
     """
 
-    def __init__(self, start: int, ids: Sequence[int], steps: Sequence[Step]) -> None:
+    def __init__(
+        self, start: int, ids: Sequence[int], steps: Sequence[Step], factor: float = 1.0,
+    ) -> None:
         self.start, self.end = start, ids[-1]
         self._ids = ids
         self._motions = [step.previous_from_this for step in steps]
@@ -55,7 +57,7 @@ class Stretch:
         self.start_from_end = pose
         # An error of a step shows at the end through the lever between them.
         lever = _adjoint(np.linalg.inv(pose) @ chain)
-        variance = np.stack([step.variance for step in steps])
+        variance = factor * np.stack([step.variance for step in steps])
         spread = variance[:, :, None] * lever.transpose(0, 2, 1)
         self.covariance: Array = (lever @ spread).sum(axis=0)
         # What each step has to do about an error at the end, (N,6,6).

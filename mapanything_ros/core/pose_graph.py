@@ -27,9 +27,11 @@ from mapanything_ros.core.datatypes import Array, Submap
 from mapanything_ros.core.path_stretch import Step, Stretch, vector
 
 # How sure a step from one keyframe to the next is: a share of its length, and radians.
-STEP_SHARE, STEP_RAD = 0.1, math.radians(0.4)
+STEP_SHARE, STEP_RAD = 0.1, math.radians(0.05)
 # Shorter steps are no surer than this one, metres.
 MIN_STEP_M = 0.02
+# Loops that tell how much worse the path is than its steps say.
+SURPRISES = 20
 # A loop must hold to so many standard deviations, but never closer than this.
 GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
 # The squared error, in standard deviations, from which a loop is doubted. Doubt comes in stages,
@@ -80,7 +82,7 @@ class PoseGraph:
 
     Steps of the chain are as the windows were placed: by shared keyframes, or by odometry where
     windows share none. Their error grows with length; where two windows join, by the residual of
-    that. Only keyframes of loops are variables of the optimisation (Open3D's); the path between
+    that; and all over by what most loops say that the path is off. Only keyframes of loops are variables of the optimisation (Open3D's); the path between
     two of them is one edge with all its uncertainty, and bends by its parts of that afterwards.
     The first keyframe never moves.
     """
@@ -113,6 +115,8 @@ class PoseGraph:
         for edge in edges:
             if edge.older not in self._poses or edge.newer not in self._poses:
                 raise ValueError(f'no window has placed keyframe {edge.older} or {edge.newer}')
+            if edge.older >= edge.newer:
+                raise ValueError(f'a loop goes back, not from {edge.newer} to {edge.older}')
         self._new += edges
 
     def optimize(self) -> dict[int, Array]:
@@ -156,7 +160,7 @@ class PoseGraph:
 
     def _solve(self, loops: Sequence[LoopEdge]) -> dict[int, Array]:
         """Return all poses as these loops want them."""
-        stretches = self._stretches(loops)
+        stretches = self._stretches(loops, self._surprise(loops))
         keys = [self._ids[0], *(stretch.end for stretch in stretches)]
         moved = self._optimize_keys(keys, stretches, loops)
         poses = {keys[0]: moved[keys[0]]}
@@ -168,15 +172,33 @@ class PoseGraph:
             poses[number] = previous @ self._steps[number].previous_from_this
         return poses
 
-    def _stretches(self, loops: Sequence[LoopEdge]) -> list[Stretch]:
+    def _surprise(self, loops: Sequence[LoopEdge]) -> float:
+        """
+        Return how much more the path errs than its steps say, 1 or more, as a factor of variance.
+
+        Half of the newest loops may be false.
+        """
+        factors = []
+        for edge in loops[-SURPRISES:]:
+            way = self._stretch(
+                bisect_left(self._ids, edge.older), bisect_left(self._ids, edge.newer))
+            error = vector(np.linalg.inv(edge.older_from_newer) @ way.start_from_end)
+            covariance = way.covariance + np.diag(edge.variance)
+            factors.append(float(error @ np.linalg.solve(covariance, error)) / len(error))
+        return max(1.0, float(np.median(factors)))
+
+    def _stretch(self, start: int, end: int, surprise: float = 1.0) -> Stretch:
+        """Return the path between two keyframes by their places in it."""
+        ids = self._ids[start + 1:end + 1]
+        return Stretch(self._ids[start], ids, [self._steps[number] for number in ids], surprise)
+
+    def _stretches(self, loops: Sequence[LoopEdge], surprise: float) -> list[Stretch]:
         """Return the chain from the first keyframe to the last of a loop, cut at each of them."""
         ends = {edge.older for edge in loops} | {edge.newer for edge in loops}
         ends.discard(self._ids[0])
         stretches, start = [], 0
         for index in sorted(bisect_left(self._ids, number) for number in ends):
-            ids = self._ids[start + 1:index + 1]
-            stretches.append(
-                Stretch(self._ids[start], ids, [self._steps[number] for number in ids]))
+            stretches.append(self._stretch(start, index, surprise))
             start = index
         return stretches
 
