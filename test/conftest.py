@@ -35,6 +35,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from robot import Robot
+from tf_tree import TfTree
 
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
@@ -92,6 +93,34 @@ def start_shared() -> Iterator[Callable[..., Robot]]:
 def start() -> Iterator[Callable[..., Robot]]:
     """Start nodes that live as long as the test."""
     yield from _starter()
+
+
+@pytest.fixture
+def start_with_tree(
+    start: Callable[..., Robot],
+) -> Iterator[Callable[..., tuple[Robot, TfTree]]]:
+    """Start nodes that know camera and mounting, each with a listener to TF."""
+    trees = []
+
+    def make(
+        parameters: dict[str, object], backend: ExactBackend | None = None,
+    ) -> tuple[Robot, TfTree]:
+        if backend is None:
+            robot = start(parameters)
+        else:
+            robot = start(parameters, create=lambda config: backend)
+            robot.backend = backend
+        trees.append(TfTree(robot))
+        if parameters.get('use_sim_time'):
+            robot.tick(robot.next_ns)
+        if parameters.get('tf.base_frame'):
+            robot.mount()
+        robot.calibrate()
+        return robot, trees[-1]
+
+    yield make
+    for tree in trees:
+        tree.listener.unregister()
 
 
 def _starter() -> Iterator[Callable[..., Robot]]:

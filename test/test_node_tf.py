@@ -14,7 +14,6 @@
 
 """The transforms that the node sends, against exact truth and REP-105."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from helpers import (
@@ -30,34 +29,12 @@ from helpers import (
     transform,
 )
 import numpy as np
-import pytest
 from robot import CAMERA_FROM_BASE, ODOMETRY, Robot
 from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
-from tf_tree import TfTree
+from tf_tree import SIMULATED
 
 MILLISECOND_NS = 10**6
-SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
-
-
-@pytest.fixture
-def launch(start) -> Iterator[Callable[[dict], tuple[Robot, TfTree]]]:
-    """Start a node, calibrated, and a listener to TF."""
-    trees = []
-
-    def make(parameters: dict) -> tuple[Robot, TfTree]:
-        robot = start(parameters)
-        trees.append(TfTree(robot))
-        if parameters.get('use_sim_time'):
-            robot.tick(robot.next_ns)
-        if parameters.get('tf.base_frame'):
-            robot.mount()
-        robot.calibrate()
-        return robot, trees[-1]
-
-    yield make
-    for tree in trees:
-        tree.listener.unregister()
 
 
 def drifted(step: int) -> np.ndarray:
@@ -79,16 +56,16 @@ def explore_drifting(robot: Robot, count: int) -> list[Seen]:
 # map -> odom
 
 
-def test_the_camera_is_found_at_each_keyframe_s_stamp(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED})
+def test_the_camera_is_found_at_each_keyframe_s_stamp(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, **SIMULATED})
     for seen in robot.explore(4):
         found = tree.map_from(FRAME, seen.stamp_ns)
         assert np.allclose(found, ODOM_FROM_WORLD @ seen.world_from_camera, atol=1e-6)
     assert tree.parents() == {'odom': {'map'}, 'base': {'odom'}, FRAME: {'base'}}
 
 
-def test_drift_of_odometry_is_corrected(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
+def test_drift_of_odometry_is_corrected(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
     all_seen = explore_drifting(robot, 5)
     seen = replace(all_seen[-1], stamp_ns=all_seen[-1].stamp_ns + 50 * MILLISECOND_NS)
     robot.move_to(seen, drifted(4))
@@ -103,8 +80,8 @@ def test_drift_of_odometry_is_corrected(launch):
         assert np.allclose(found, ODOM_FROM_WORLD @ each.world_from_camera, atol=1e-6)
 
 
-def test_map_to_odom_is_sent_steadily_and_never_backwards(launch):
-    robot, tree = launch({**ODOMETRY, 'tf.rate_hz': 100.0})
+def test_map_to_odom_is_sent_steadily_and_never_backwards(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, 'tf.rate_hz': 100.0})
     robot.wait_for(lambda: len(tree.sent()) > 10, 'map->odom before any image')
     robot.explore(3)
     count = len(tree.sent())
@@ -115,8 +92,8 @@ def test_map_to_odom_is_sent_steadily_and_never_backwards(launch):
     assert {item.child_frame_id for item in tree.sent()} == {'odom'}
 
 
-def test_map_to_odom_stands_still_with_the_clock(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED})
+def test_map_to_odom_stands_still_with_the_clock(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, **SIMULATED})
     for step in range(3):
         robot.tick(robot.next_ns + step)
         robot.wait_for(lambda n=step: len(tree.sent()) > n)
@@ -126,8 +103,8 @@ def test_map_to_odom_stands_still_with_the_clock(launch):
     assert stamps == sorted(set(stamps)), 'one stamp is never sent twice'
 
 
-def test_after_reset_the_map_lies_on_odometry_again(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
+def test_after_reset_the_map_lies_on_odometry_again(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, **SIMULATED, 'pose_source': 'none'})
     explore_drifting(robot, 3)
     at_ns = robot.next_stamp()
     robot.tick(at_ns)
@@ -141,8 +118,8 @@ def test_after_reset_the_map_lies_on_odometry_again(launch):
     assert stamps == sorted(set(stamps))
 
 
-def test_odometry_that_is_trusted_is_not_corrected(launch):
-    robot, tree = launch({**ODOMETRY, **SIMULATED})
+def test_odometry_that_is_trusted_is_not_corrected(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, **SIMULATED})
     seen = explore_drifting(robot, 4)[-1]
     robot.tick(seen.stamp_ns + 1)
     assert np.allclose(tree.map_from('odom', seen.stamp_ns + 1), np.eye(4))
@@ -152,16 +129,16 @@ def test_odometry_that_is_trusted_is_not_corrected(launch):
     assert np.linalg.norm(off_m[:3, 3]) < 0.05
 
 
-def test_odometry_that_is_not_trusted_stays_away_from_the_backend(launch):
-    robot, _ = launch({**ODOMETRY, 'pose_source': 'none'})
+def test_odometry_that_is_not_trusted_stays_away_from_the_backend(start_with_tree):
+    robot, _ = start_with_tree({**ODOMETRY, 'pose_source': 'none'})
     robot.explore(3)
     assert all(
         keyframe.odom_from_camera is None
         for window in robot.backend.windows for keyframe in window)
 
 
-def test_trusted_odometry_reaches_the_backend(launch):
-    robot, _ = launch(ODOMETRY)
+def test_trusted_odometry_reaches_the_backend(start_with_tree):
+    robot, _ = start_with_tree(ODOMETRY)
     first, second = robot.explore(2)
     for keyframe, seen in zip(robot.backend.windows[-1], (first, second), strict=True):
         truth = ODOM_FROM_WORLD @ seen.world_from_camera
@@ -169,8 +146,8 @@ def test_trusted_odometry_reaches_the_backend(launch):
         assert np.allclose(keyframe.base_from_camera, BASE_FROM_CAMERA, atol=1e-6)
 
 
-def test_odometry_between_two_samples_is_interpolated(launch):
-    robot, _ = launch(ODOMETRY)
+def test_odometry_between_two_samples_is_interpolated(start_with_tree):
+    robot, _ = start_with_tree(ODOMETRY)
     robot.explore(1)
     seen = robot.look()
     # The robot passes the pose of the image in the middle between two samples of odometry.
@@ -187,8 +164,8 @@ def test_odometry_between_two_samples_is_interpolated(launch):
 # map -> camera
 
 
-def test_without_odometry_the_camera_is_sent_at_each_keyframe_s_stamp(launch):
-    robot, tree = launch({})
+def test_without_odometry_the_camera_is_sent_at_each_keyframe_s_stamp(start_with_tree):
+    robot, tree = start_with_tree({})
     first, *others = all_seen = robot.explore(4)
     world_from_map = first.world_from_camera @ np.linalg.inv(BODY_FROM_OPTICAL)
     for seen in others:
@@ -200,8 +177,8 @@ def test_without_odometry_the_camera_is_sent_at_each_keyframe_s_stamp(launch):
     assert tree.parents() == {FRAME: {'map'}}
 
 
-def test_without_odometry_the_base_is_sent_where_the_camera_is_mounted(launch):
-    robot, tree = launch({'tf.base_frame': 'base'})
+def test_without_odometry_the_base_is_sent_where_the_camera_is_mounted(start_with_tree):
+    robot, tree = start_with_tree({'tf.base_frame': 'base'})
     first, *others = robot.explore(4)
     world_from_map = first.world_from_camera @ CAMERA_FROM_BASE
     for seen in others:
@@ -210,8 +187,8 @@ def test_without_odometry_the_base_is_sent_where_the_camera_is_mounted(launch):
     assert tree.parents() == {'base': {'map'}, FRAME: {'base'}}
 
 
-def test_nothing_is_sent_where_it_is_not_wanted(launch):
-    robot, tree = launch({**ODOMETRY, 'tf.mode': 'none'})
+def test_nothing_is_sent_where_it_is_not_wanted(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, 'tf.mode': 'none'})
     robot.explore(3)
     robot.path(3)
     assert not tree.sent()
@@ -220,8 +197,8 @@ def test_nothing_is_sent_where_it_is_not_wanted(launch):
 # One parent a frame
 
 
-def test_a_camera_with_another_parent_is_left_alone(launch):
-    robot, tree = launch({})
+def test_a_camera_with_another_parent_is_left_alone(start_with_tree):
+    robot, tree = start_with_tree({})
     head = transform(BODY_FROM_OPTICAL, header(1, 'head'), FRAME)
     robot.tf_static.publish(TFMessage(transforms=[head]))
     robot.wait_for(lambda: 'head' in robot.node._buffer.all_frames_as_string())
@@ -232,8 +209,8 @@ def test_a_camera_with_another_parent_is_left_alone(launch):
     assert tree.parents() == {FRAME: {'head'}}
 
 
-def test_a_base_with_odometry_is_left_alone(launch):
-    robot, tree = launch({**ODOMETRY, 'tf.mode': 'map_to_camera'})
+def test_a_base_with_odometry_is_left_alone(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, 'tf.mode': 'map_to_camera'})
     with robot.warned('tf_parent', 'base', 'parent odom'):
         robot.explore(3)
     robot.path(3)
@@ -241,8 +218,8 @@ def test_a_base_with_odometry_is_left_alone(launch):
     assert tree.parents() == {'base': {'odom'}, FRAME: {'base'}}
 
 
-def test_odometry_with_another_map_is_left_alone(launch):
-    robot, tree = launch({**ODOMETRY, 'tf.mode': 'map_to_odom', 'tf.rate_hz': 50.0})
+def test_odometry_with_another_map_is_left_alone(start_with_tree):
+    robot, tree = start_with_tree({**ODOMETRY, 'tf.mode': 'map_to_odom', 'tf.rate_hz': 50.0})
     robot.wait_for(tree.sent)
     other = transform(np.eye(4), header(0, 'other_map'), 'odom')
 

@@ -16,11 +16,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exact_sync import ExactSync
 from helpers import (
     back_projected,
     BASE_FROM_CAMERA,
@@ -46,7 +46,7 @@ import open3d
 import pytest
 from robot import KEYFRAME_TOPICS, ODOMETRY, Robot
 from sensor_msgs_py.point_cloud2 import read_points
-from tf_tree import TfTree
+from tf_tree import SIMULATED, TfTree
 
 KEYFRAMES = 24
 STEP = 2  # of the path: 20 cm, 14 degrees
@@ -60,34 +60,6 @@ OCTREE_M = 0.1
 # How far the centre of a voxel can be from what lies in it, but for rounding.
 HALF_DIAGONAL_M = OCTREE_M * np.sqrt(3) / 2 + 1e-4
 FREE, OCCUPIED = 0, 1
-
-
-class ExactSync:
-    """Gives sets of messages of equal stamp, and drops, as message_filters does by exact time."""
-
-    def __init__(self, robot: Robot, topics: dict[str, type], queue: int = 10) -> None:
-        self.sets: list[dict[str, Any]] = []
-        self.dropped = 0
-        self._names = set(topics)
-        self._queue = queue
-        self._waiting: OrderedDict[int, dict[str, Any]] = OrderedDict()
-        for topic, kind in topics.items():
-            robot.peer.create_subscription(
-                kind, topic, lambda message, topic=topic: self._add(topic, message), 10)
-
-    def _add(self, topic: str, message: Any) -> None:
-        stamp_ns = stamp_of(message)
-        found = self._waiting.setdefault(stamp_ns, {})
-        found[topic] = message
-        if found.keys() == self._names:
-            self.sets.append(found)
-            # Older ones can no more be given in order.
-            for older in [key for key in self._waiting if key <= stamp_ns]:
-                self.dropped += older < stamp_ns
-                del self._waiting[older]
-        while len(self._waiting) > self._queue:
-            self._waiting.popitem(last=False)
-            self.dropped += 1
 
 
 @dataclass(frozen=True)
@@ -121,7 +93,7 @@ class Walk:
 def walk(request, start_shared) -> Iterator[Walk]:
     """Walk once round the room, while somebody synchronises the outputs."""
     mode = request.param
-    robot = start_shared({**MODES[mode], 'use_sim_time': True, 'tf.rate_hz': 100.0})
+    robot = start_shared({**MODES[mode], **SIMULATED})
     tree = TfTree(robot)
     sync = ExactSync(
         robot, {f'/mapanything/keyframe/{name}': kind for name, kind in KEYFRAME_TOPICS.items()})

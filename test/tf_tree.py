@@ -26,6 +26,9 @@ from robot import Robot
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer, TransformListener
 
+# Each tick of the robot is soon a stamp of map->odom.
+SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
+
 
 class TfTree:
     """Hears all transforms, those of the node under test and the robot's own."""
