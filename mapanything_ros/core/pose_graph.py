@@ -82,9 +82,9 @@ class PoseGraph:
 
     Steps of the chain are as the windows were placed: by shared keyframes, or by odometry where
     windows share none. Their error grows with length; where two windows join, by the residual of
-    that; and all over by what most loops say that the path is off. Only keyframes of loops are variables of the optimisation (Open3D's); the path between
-    two of them is one edge with all its uncertainty, and bends by its parts of that afterwards.
-    The first keyframe never moves.
+    that; and all over by what most loops say that the path is off. Only keyframes of loops are
+    variables of the optimisation (Open3D's); the path between two of them is one edge with all
+    its uncertainty, and bends by its parts of that afterwards. The first keyframe never moves.
     """
 
     def __init__(self) -> None:
