@@ -14,6 +14,8 @@
 
 """A COLMAP model loads in pycolmap with the geometry that was put in."""
 
+import resource
+
 import cv2
 import numpy as np
 import pycolmap
@@ -127,9 +129,15 @@ def test_pictures_without_texture_or_depth_have_a_model_without_tracks(tmp_path)
     assert len(model.points3D) == len(CLOUD) and model.num_reg_images() == 1
 
 
-def test_a_failure_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(cv2, 'imwrite', lambda *arguments: False)
-    store = store_of(tmp_path / 'keyframes', RECORDS[:1])
-    with pytest.raises(ExportError, match=r'000000\.png could not be written'):
-        write_colmap(tmp_path / 'colmap', store, CLOUD)
+@pytest.mark.parametrize('limit', [4_000, 300_000], ids=['image', 'model'])
+def test_a_full_disk_is_noticed_and_leaves_no_folder(tmp_path, limit):
+    store = store_of(tmp_path / 'keyframes', RECORDS[:2])
+    cloud = cloud_of(RECORDS, step=10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(ExportError, match='could not be written'):
+            write_colmap(tmp_path / 'colmap', store, cloud)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ['keyframes']

@@ -15,6 +15,7 @@
 """Finishing goes step by step, and each format writes what it is named for."""
 
 from dataclasses import replace
+import resource
 
 from helpers import distance_to_room
 import numpy as np
@@ -24,7 +25,7 @@ from stores import box_record, points_of, store_of
 from test_export_known_size import SIZE_M, view_of_tag
 
 from mapanything_ros.core.config import Config, MapConfig
-from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.errors import ExportError, InputError
 from mapanything_ros.core.voxel_map import VoxelMap
 from mapanything_ros.offline.export.finish import finish, Finishing
 from mapanything_ros.offline.export.formats import FORMATS, parse_formats, write_formats
@@ -63,6 +64,20 @@ def test_all_formats_are_written_and_nothing_else(tmp_path, keyframes):
         path.name for path in paths)
     read = open3d.io.read_point_cloud(str(tmp_path / 'out' / 'map.pcd'))
     assert len(read.points) == len(read.normals) == len(made.cloud)
+
+
+@pytest.mark.parametrize('name', list(FORMATS))
+def test_a_disk_that_is_full_is_noticed_and_leaves_nothing(tmp_path, keyframes, name):
+    made = finish(mapped(keyframes), keyframes, CONFIG, Finishing())
+    assert len(made.mesh.triangles)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        with pytest.raises(ExportError, match='could not be written'):
+            write_formats(tmp_path / 'out', [name], made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / 'out').iterdir())
 
 
 @pytest.mark.parametrize('how', ['tsdf', 'poisson'])

@@ -62,6 +62,19 @@ def write_colmap(folder: Path, keyframes: KeyframeStore, cloud: PointCloud) -> N
         for name, write in (('sparse/0', model.write_binary), ('text', model.write_text)):
             (part / name).mkdir(parents=True)
             write(str(part / name))
+            _check(pycolmap, part / name, model)
+
+
+def _check(pycolmap: Any, folder: Path, model: Any) -> None:
+    """Read a model back; COLMAP does not notice where a file was cut off."""
+    try:
+        read = pycolmap.Reconstruction(str(folder))
+        same = (read.num_reg_images(), read.num_points3D(), read.compute_num_observations()) == (
+            model.num_reg_images(), model.num_points3D(), model.compute_num_observations())
+    except Exception as error:  # whatever a part of a file looks like
+        raise ExportError(f'{folder} could not be written whole: the disk may be full') from error
+    if not same:
+        raise ExportError(f'{folder} could not be written whole: the disk may be full')
 
 
 def _observations(tracks: list[Track]) -> dict[int, list[Array]]:
@@ -80,8 +93,8 @@ def _add_images(
     cameras: dict[tuple[float, ...], int] = {}
     for record in keyframes:
         name = f'{record.id:06d}.png'
-        if not cv2.imwrite(str(folder / name), cv2.cvtColor(record.rgb, cv2.COLOR_RGB2BGR)):
-            raise ExportError(f'{folder / name} could not be written')
+        picture = cv2.imencode('.png', cv2.cvtColor(record.rgb, cv2.COLOR_RGB2BGR))[1]
+        (folder / name).write_bytes(picture.tobytes())
         seen = np.reshape(pixels.get(record.id, []), (-1, 2)) + HALF_PX
         image = pycolmap.Image(
             name=name, keypoints=seen, camera_id=_camera(pycolmap, model, cameras, record),

@@ -26,6 +26,7 @@ from mapanything_ros.offline.export.clouds import write_las, write_xyz
 from mapanything_ros.offline.export.colmap_model import write_colmap
 from mapanything_ros.offline.export.finish import Finished
 from mapanything_ros.offline.export.meshes import SUFFIXES, write_mesh
+from mapanything_ros.offline.report.recording import write_recording
 
 
 class Format(NamedTuple):
@@ -54,6 +55,8 @@ FORMATS: dict[str, Format] = {
     'colmap': Format(
         'colmap', lambda path, made: write_colmap(path, made.keyframes, made.cloud)),
     'bag': Format('bag', _write_bag),
+    'rrd': Format('map.rrd', lambda path, made: write_recording(
+        path, made.keyframes, made.cloud, made.voxel_m)),
     **{f'mesh{suffix}': Format(f'mesh{suffix}', _write_mesh) for suffix in SUFFIXES},
 }
 

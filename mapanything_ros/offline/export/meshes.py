@@ -113,8 +113,20 @@ def write_mesh(path: Path, mesh: Any) -> None:
     else:
         mesh.triangle_normals.clear()
     with whole(path) as part:
-        if not open3d.io.write_triangle_mesh(part, mesh):
-            raise ExportError(f'{path} could not be written')
+        written = open3d.io.write_triangle_mesh(part, mesh)
+        if not (written and _holds(part, mesh)):
+            raise ExportError(f'{path} could not be written whole: the disk may be full')
+
+
+def _holds(path: Path, mesh: Any) -> bool:
+    """Say whether a file has all of a mesh; Open3D does not notice where it was cut off."""
+    import open3d
+    if path.suffix == '.glb':  # Open3D does not read what it writes; its length is in the header
+        with path.open('rb') as file:
+            return int.from_bytes(file.read(12)[8:], 'little') == path.stat().st_size
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        read = open3d.io.read_triangle_mesh(path)
+    return len(read.triangles) == len(mesh.triangles)
 
 
 def _checked(mesh: Any) -> Any:
