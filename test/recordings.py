@@ -54,7 +54,7 @@ INTRINSICS = f'{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}'
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 SMALL = [
     '--set', 'window.size=3', '--set', 'window.overlap=1', '--set', 'map.min_views=1',
-    '--set', 'keyframes.min_sharpness=0', '--device', 'cpu']
+    '--set', 'keyframes.min_sharpness=0', '--device', 'cpu', '--no-report']
 
 
 def seen_on_path(count: int, start_ns: int = START_NS, step_ns: int = STEP_NS) -> list[Seen]:

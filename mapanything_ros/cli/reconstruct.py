@@ -36,6 +36,7 @@ from mapanything_ros.offline.parameters import load_config
 from mapanything_ros.offline.progress_bar import ProgressBar, say
 from mapanything_ros.offline.reconstruction import Reconstruction
 from mapanything_ros.offline.reconstruction_summary import summarize, write_summary
+from mapanything_ros.offline.report.report import check_report, write_report
 from mapanything_ros.offline.result_folder import ResultFolder, SUMMARY
 from mapanything_ros.offline.source import open_source, Source, TopicNames
 from mapanything_ros.offline.stop import Stop
@@ -73,6 +74,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = results.add_argument
     add('--formats', type=_formats, default=(), metavar='LIST',
         help=f'more files, with commas between: {", ".join(FORMATS)}')
+    add('--no-report', action='store_false', dest='report',
+        help='write no report.html and no pictures')
     add('--icp', action='store_true', help='register keyframes by their surfaces, if that helps')
     add('--scale-reference', default='', metavar='WHAT', help=f'a known size: {USAGE}')
     add('--outliers', action='store_true', help='remove points that lie apart from others')
@@ -113,6 +116,8 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _reconstruct(options: argparse.Namespace) -> int:
     start_s = time.monotonic()
+    if options.report:
+        check_report()
     notices, stop = Notices(say), Stop(say)
     finishing = Finishing(
         options.icp, options.scale_reference, options.outliers, options.voxel, options.normals,
@@ -136,6 +141,8 @@ def _reconstruct(options: argparse.Namespace) -> int:
         summary = summarize(
             made, finished, source, notices, options.formats, time.monotonic() - start_s)
         write_summary(folder.work / SUMMARY, summary)
+        if options.report:
+            write_report(folder.work, folder.output.name)
         folder.finish(made.ended == 'complete')
     except BaseException:
         if folder.give_up():

@@ -52,6 +52,7 @@ def summarize(
         'images_read': source.read,
         'keyframes_in_map': len(finished.keyframes),
         'points': len(finished.cloud),
+        'voxel_m': finished.voxel_m,
         'pieces': made.pieces,
         'statistics': made.statistics,
         'metric': scale.metric,

@@ -23,44 +23,48 @@ import numpy as np
 
 from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.export import whole
-from mapanything_ros.offline.keyframe_store import KeyframeRecord
+from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.pictures import PATH_COLOUR
-from mapanything_ros.offline.report.results import Results
 
 APPLICATION = 'mapanything_ros'
 TIMELINE = 'stamp'
-# As the node's map: a keyframe's own points show what it added.
-POINT_STEP = 4
 JPEG_QUALITY = 85
+PATH_RGB = tuple(bytes.fromhex(PATH_COLOUR.removeprefix('#')))
 
 
-def write_recording(path: Path, results: Results) -> None:
+def write_recording(
+    path: Path, keyframes: KeyframeStore, cloud: PointCloud, spacing: float,
+) -> None:
     """
-    Write an .rrd file; its timeline 'stamp' is that of the images.
+    Write an .rrd file of a map whose points are ``spacing`` apart.
 
-    The map and the path are there at all times, a keyframe from its stamp on. Raises ExportError
-    where rerun-sdk is not installed or the file cannot be written.
+    Its timeline 'stamp' is that of the images: the map and the path are there at all times, a
+    keyframe from its stamp on. Raises ExportError where rerun-sdk is not installed or the file
+    cannot be written.
     """
     try:
         import rerun
     except ModuleNotFoundError as error:
-        raise ExportError('a recording for Rerun needs rerun-sdk: pip install rerun-sdk') from error
+        raise ExportError('the format rrd needs rerun-sdk: pip install rerun-sdk') from error
     with whole(path) as part:
-        stream = rerun.RecordingStream(APPLICATION, recording_id=results.folder.resolve().name)
+        stream = rerun.RecordingStream(APPLICATION)
         stream.save(part)
-        _log_map(rerun, stream, results)
-        for keyframe in results.keyframes:
+        _log_map(rerun, stream, keyframes, cloud, spacing)
+        for keyframe in keyframes:
             _log_keyframe(rerun, stream, keyframe)
         stream.disconnect()
 
 
-def _log_map(rerun: Any, stream: Any, results: Results) -> None:
-    cloud = results.cloud
+def _log_map(
+    rerun: Any, stream: Any, keyframes: KeyframeStore, cloud: PointCloud, spacing: float,
+) -> None:
+    path = [pose[:3, 3] for _, pose in keyframes.trajectory()]
     stream.log('map', rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
     stream.log('map/points', rerun.Points3D(
-        cloud.xyz, colors=cloud.rgb, radii=0.6 * results.spacing), static=True)
+        cloud.xyz, colors=cloud.rgb, radii=0.6 * spacing), static=True)
     stream.log('map/path', rerun.LineStrips3D(
-        [results.cameras[:, :3, 3]], colors=[PATH_COLOUR_RGB]), static=True)
+        [path], colors=[PATH_RGB]), static=True)
 
 
 def _log_keyframe(rerun: Any, stream: Any, keyframe: KeyframeRecord) -> None:
@@ -76,6 +80,3 @@ def _log_keyframe(rerun: Any, stream: Any, keyframe: KeyframeRecord) -> None:
     stream.log('map/camera/image/depth', rerun.DepthImage(
         np.nan_to_num(keyframe.depth_m), meter=1.0))
     stream.log('keyframe', rerun.TextLog(f'{keyframe.id}: {keyframe.name}'))
-
-
-PATH_COLOUR_RGB = tuple(bytes.fromhex(PATH_COLOUR.removeprefix('#')))

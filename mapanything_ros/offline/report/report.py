@@ -16,10 +16,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.export import whole
 from mapanything_ros.offline.pictures import (
     ColouredMap,
@@ -39,6 +41,12 @@ POINTS = 400_000
 STRIP = 6
 
 
+def check_report() -> None:
+    """Raise ExportError where what the report is made with is missing."""
+    if find_spec('plotly') is None:
+        raise ExportError('the report needs plotly: pip install plotly, or use --no-report')
+
+
 def write_report(folder: Path, title: str = '') -> None:
     """
     Write report.html and the pictures of a folder of results, into it.
@@ -52,6 +60,7 @@ def write_report(folder: Path, title: str = '') -> None:
 
 def write_page(folder: Path, title: str = '') -> None:
     """Write report.html alone, as write_report does."""
+    check_report()
     text = page(Results.open(folder), title or folder.resolve().name)
     with whole(folder / REPORT) as part:
         part.write_text(text)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapanything_ros.core.config import MapConfig
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.voxel_map import PointCloud
@@ -35,8 +34,9 @@ from mapanything_ros.offline.pictures import bounds
 EVALUATION = 'evaluation.json'
 # What the summary must tell for the report.
 NEEDED = {
-    'backend', 'device', 'ended', 'images_read', 'inputs', 'keyframes_in_map', 'metric',
-    'parameters', 'seconds', 'source', 'statistics', 'version', 'warnings', 'windows'}
+    'backend', 'device', 'ended', 'images_read', 'inputs', 'keyframes_in_map', 'metric', 'notes',
+    'parameters', 'scale', 'seconds', 'source', 'statistics', 'version', 'voxel_m', 'warnings',
+    'windows'}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class Results:
     @property
     def spacing(self) -> float:
         """Return how far apart the points of the map are."""
-        return float(self.summary['parameters'].get('map.voxel_m', MapConfig().voxel_m))
+        return float(self.summary['voxel_m'])
 
     def extent(self) -> tuple[Array, Array]:
         """Return the corners of the box that holds the path and all but stray points."""

@@ -37,6 +37,9 @@ EVIDENCE = {
     'depth': 'depth images',
     'model': "the network's own sense of size",
     'map': 'windows placed before'}
+REFERENCES = {
+    'points': 'the distance of two points that was given (--scale-reference)',
+    'tag': 'a tag of known size that the camera saw (--scale-reference)'}
 
 Rows = list[tuple[str, str]]
 
@@ -73,7 +76,8 @@ def facts(results: Results) -> Rows:
         ('Keyframes', f'{summary["statistics"]["keyframes"]:,}, of which '
          f'{summary["keyframes_in_map"]:,} are in the map'),
         ('Windows', f'{len(windows):,}' + (f', of which {lost:,} were lost' if lost else '')),
-        ('Run', f'{summary["ended"]}, {duration(summary["seconds"])}')]
+        ('Run', f'{summary["ended"]}, {duration(summary["seconds"])}'),
+        *(('Finishing', note) for note in summary['notes'])]
 
 
 def scale(summary: Mapping[str, Any]) -> list[str]:
@@ -81,6 +85,12 @@ def scale(summary: Mapping[str, Any]) -> list[str]:
     if not summary['metric']:
         return ['Nothing tells the size of things: lengths are not metres, and shapes alone are '
                 'right. Odometry, depth images or the network give metres.']
+    known = summary['scale']
+    if known['source'] in REFERENCES:
+        spread = '' if known['residual'] is None else (
+            f' What its views tell spreads by {known["residual"]:.1%}.')
+        return [f'Metres come from {REFERENCES[known["source"]]}: all lengths were multiplied by '
+                f'{known["factor"]:.4g}.{spread}']
     windows = [w for w in summary['windows'] if not w['problem']]
     sources = {s: sum(w['scale_source'] == s for w in windows)
                for s in dict.fromkeys(w['scale_source'] for w in windows)}
