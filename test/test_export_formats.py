@@ -21,7 +21,7 @@ from helpers import distance_to_room
 import numpy as np
 import open3d
 import pytest
-from stores import box_record, points_of, store_of
+from stores import box_record, points_of, room_record, store_of
 from test_export_known_size import SIZE_M, view_of_tag
 
 from mapanything_ros.core.config import Config, MapConfig
@@ -58,8 +58,8 @@ def test_all_formats_are_written_and_nothing_else(tmp_path, keyframes):
     paths = write_formats(tmp_path / 'out', tuple(FORMATS), made, stages.append)
     assert stages == list(FORMATS)
     assert {path.name for path in paths} == {
-        'map.pcd', 'map.xyz', 'map.las', 'map.laz', 'colmap', 'bag', 'mesh.ply', 'mesh.obj',
-        'mesh.stl', 'mesh.glb'}
+        'map.pcd', 'map.xyz', 'map.las', 'map.laz', 'map.rrd', 'colmap', 'bag', 'mesh.ply',
+        'mesh.obj', 'mesh.stl', 'mesh.glb'}
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(
         path.name for path in paths)
     read = open3d.io.read_point_cloud(str(tmp_path / 'out' / 'map.pcd'))
@@ -124,18 +124,18 @@ def test_a_tag_in_the_keyframes_scales_the_map(tmp_path):
 
 
 def test_icp_makes_the_map_again_from_keyframes_that_moved(tmp_path):
-    off = RECORDS[3].map_from_camera.copy()
+    records = [room_record(index) for index in range(6)]
+    off = records[3].map_from_camera.copy()
     off[:3, 3] += 0.05, -0.04, 0.03
-    wrong = [*RECORDS[:3], replace(RECORDS[3], map_from_camera=off), *RECORDS[4:]]
-    store = store_of(tmp_path / 'k', wrong)
-    before = mapped(store)
-    made = finish(before, store, CONFIG, Finishing(icp=True))
+    store = store_of(tmp_path / 'k', [
+        *records[:3], replace(records[3], map_from_camera=off), *records[4:]])
+    made = finish(mapped(store), store, CONFIG, Finishing(icp=True))
     assert made.notes[0].startswith('ICP brought surfaces from')
-    was, now = (np.mean(distance_to_room(cloud.xyz)) for cloud in (before, made.cloud))
-    assert now < 0.8 * was
-    moved = made.keyframes[RECORDS[3].id].map_from_camera[:3, 3]
-    true = RECORDS[3].map_from_camera[:3, 3]
-    assert np.linalg.norm(moved - true) < 0.5 * np.linalg.norm(off[:3, 3] - true)
+    away_m = [
+        np.linalg.norm(after.map_from_camera[:3, 3] - true.map_from_camera[:3, 3])
+        for after, true in zip(made.keyframes, records, strict=True)]
+    assert away_m[3] < 0.03 and max(away_m) < 0.03
+    np.testing.assert_array_equal(made.cloud.xyz, mapped(store).xyz)
 
 
 def test_icp_that_has_nothing_to_do_says_so(keyframes):

@@ -62,8 +62,10 @@ def test_poses_that_are_off_come_nearer_to_the_truth(tmp_path):
     assert made.after_m < 0.9 * made.before_m
     assert after[0] < 0.4 * before[0] and after[1] < 0.4 * before[1]
     assert list(made.poses) == [one.stamp_ns for one in records]
-    np.testing.assert_allclose(
-        made.poses[records[0].stamp_ns], records[0].map_from_camera, atol=1e-9)
+    # The path as a whole stays where it was.
+    drift = np.mean([
+        made.poses[one.stamp_ns][:3, 3] - one.map_from_camera[:3, 3] for one in records], axis=0)
+    assert np.linalg.norm(drift) < 0.005
 
 
 @pytest.mark.parametrize('noise', [0.0, 0.02])

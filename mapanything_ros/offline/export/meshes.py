@@ -132,6 +132,9 @@ def _holds(path: Path, mesh: Any) -> bool:
 def _checked(mesh: Any) -> Any:
     if not len(mesh.triangles):
         raise ExportError('there is no surface to make a mesh of: the keyframes have no depth')
+    # Interpolation leaves the range by rounding.
+    colours = np.clip(np.asarray(mesh.vertex_colors), 0.0, 1.0)
+    mesh.vertex_colors = type(mesh.vertex_colors)(colours)
     return mesh
 
 

@@ -18,22 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.export import to_open3d
-from mapanything_ros.core.voxel_map import PointCloud
-from mapanything_ros.offline.export.views import camera_points, inverse, moved, projected
-from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
+from mapanything_ros.offline.export.surfaces import Match, match, Surfaces
+from mapanything_ros.offline.export.views import inverse, moved
+from mapanything_ros.offline.keyframe_store import KeyframeStore
 
 # Keyframes that each is registered to: those after it, and others that look at the same.
 NEXT, OTHERS = 3, 3
-# Points of a keyframe, and how many keyframes are in memory.
-POINTS, CACHED = 4000, 64
 MIN_OVERLAP = 0.3
 # Cosine between the directions of two cameras that may look at the same.
 MIN_ALIKE = 0.5
@@ -41,9 +37,8 @@ MIN_ALIKE = 0.5
 REACH_VOXELS = (4.0, 2.0)
 # A pair that wants to move by more than this, in reaches, is wrong.
 MAX_MOVE = 2.0
-LOOSE_EDGE = 0.25
-# What a residual must fall to, relative: noise moves surfaces, too.
-WORTHWHILE = 0.9
+# Weight of where a keyframe was, to that of a pair: what ICP errs must not add up along the path.
+PRIOR = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,12 +69,12 @@ def refine(keyframes: KeyframeStore, voxel_m: float) -> Refinement:
 
     Coloured ICP (Park et al., 2017) gives the motion of each pair; one that does not bring the
     two surfaces clearly closer counts as it was. A pose graph (Open3D's) then spreads the motions
-    over all keyframes, the first of which stays. The result is kept where the residual over all
-    pairs clearly falls.
+    over all keyframes, each held a little to where it was: the path as a whole stays. The
+    result is kept where the residual over all pairs clearly falls.
     """
     ids = keyframes.ids()
     poses = [pose for _, pose in keyframes.trajectory()]
-    clouds = _Clouds(keyframes, ids, voxel_m)
+    clouds = Surfaces(keyframes, ids, voxel_m)
     reach_m = REACH_VOXELS[0] * voxel_m
     pairs = [
         _registered(clouds, first, second, inverse(poses[first]) @ poses[second], voxel_m)
@@ -87,50 +82,20 @@ def refine(keyframes: KeyframeStore, voxel_m: float) -> Refinement:
     if not pairs:
         return Refinement({}, 0.0, 0.0)
     relaxed = _relaxed(poses, pairs, reach_m)
-    match = _Match.joined([
-        _match(clouds, pair.first, pair.second, [
+    fit = Match.joined([
+        match(clouds, pair.first, pair.second, [
             inverse(placed[pair.first]) @ placed[pair.second] for placed in (poses, relaxed)],
             reach_m)
         for pair in pairs])
-    before_m, after_m = match.residuals()
-    if not match.improves():
+    before_m, after_m = fit.residuals()
+    if not fit.improves():
         return Refinement({}, before_m, before_m)
     stamps = [stamp_ns for stamp_ns, _ in keyframes.trajectory()]
     return Refinement(dict(zip(stamps, relaxed, strict=True)), before_m, after_m)
 
 
-class _Clouds:
-    """Thinned points of keyframes in their cameras, with normals; a few are kept."""
-
-    def __init__(self, keyframes: KeyframeStore, ids: Sequence[int], voxel_m: float) -> None:
-        self._keyframes = keyframes
-        self._ids = ids
-        self._voxel_m = voxel_m
-        self.get = lru_cache(CACHED)(self._make)
-        self.record = lru_cache(CACHED)(self._read)
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def _read(self, number: int) -> KeyframeRecord:
-        return self._keyframes[self._ids[number]]
-
-    def _make(self, number: int) -> Any:
-        from open3d.geometry import KDTreeSearchParamKNN
-        points, colours = camera_points(self.record(number))
-        cloud = to_open3d(PointCloud(points.astype(np.float32), colours))
-        thin = cloud.voxel_down_sample(self._voxel_m)
-        if len(thin.points) > POINTS:
-            thin = thin.select_by_index(
-                np.linspace(0, len(thin.points) - 1, POINTS).astype(int).tolist())
-        if len(thin.points):
-            thin.estimate_normals(KDTreeSearchParamKNN(12))
-            thin.orient_normals_towards_camera_location(np.zeros(3))
-        return thin
-
-
 def _overlapping(
-    clouds: _Clouds, poses: Sequence[Array], reach_m: float,
+    clouds: Surfaces, poses: Sequence[Array], reach_m: float,
 ) -> list[tuple[int, int]]:
     """Return the pairs to register: neighbours in time, and the nearest others that overlap."""
     positions = np.array([pose[:3, 3] for pose in poses])
@@ -148,13 +113,13 @@ def _overlapping(
 
 
 def _overlap(
-    clouds: _Clouds, first: int, second: int, poses: Sequence[Array], reach_m: float,
+    clouds: Surfaces, first: int, second: int, poses: Sequence[Array], reach_m: float,
 ) -> float:
     away_m = _distances(clouds, first, second, inverse(poses[first]) @ poses[second])
     return float(np.mean(away_m < reach_m)) if len(away_m) else 0.0
 
 
-def _distances(clouds: _Clouds, first: int, second: int, first_from_second: Array) -> Array:
+def _distances(clouds: Surfaces, first: int, second: int, first_from_second: Array) -> Array:
     """Return how far (N,) the second's points are from the first's."""
     import open3d
     target, source = clouds.get(first), clouds.get(second)
@@ -165,73 +130,8 @@ def _distances(clouds: _Clouds, first: int, second: int, first_from_second: Arra
     return np.asarray(placed.compute_point_cloud_distance(target))
 
 
-@dataclass(frozen=True, eq=False)
-class _Match:
-    """For motions (M): squared differences (M,N) of surfaces in depth, and of colours."""
-
-    squares: Array
-    colours: Array
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Match]) -> _Match:
-        """Join the matches of several pairs."""
-        return cls(*(
-            np.concatenate([getattr(part, name) for part in parts], axis=1)
-            for name in ('squares', 'colours')))
-
-    def residuals(self) -> tuple[float, float]:
-        """Return the rms distances of the first motion and the second."""
-        if not self.squares.size:
-            return 0.0, 0.0
-        before, after = np.sqrt(self.squares.mean(axis=1))
-        return float(before), float(after)
-
-    def improves(self) -> bool:
-        """
-        Say whether the second motion is clearly better than the first.
-
-        Walls that slide along themselves meet no worse; then, colours do.
-        """
-        before, after = self.residuals()
-        if after >= WORTHWHILE * before:
-            return False
-        unlike_before, unlike_after = self.colours.mean(axis=1)
-        return bool(unlike_after <= unlike_before)
-
-
-def _match(
-    clouds: _Clouds, first: int, second: int, motions: Sequence[Array], reach_m: float,
-) -> _Match:
-    """
-    Compare the second's points with what the first sees at their pixels.
-
-    Only points count that it sees at each of the motions, and near at one of them: a nearest
-    neighbour instead would reward motions to where the first shows something.
-    """
-    record, source = clouds.record(first), clouds.get(second)
-    compared = [_compared(record, moved(motion, np.asarray(source.points)), np.asarray(
-        source.colors)) for motion in motions]
-    distances, colours = (np.stack(values) for values in zip(*compared, strict=True))
-    counts = np.isfinite(distances).all(axis=0) & (distances < reach_m).any(axis=0)
-    return _Match(np.minimum(distances[:, counts], reach_m) ** 2, colours[:, counts])
-
-
-def _compared(record: KeyframeRecord, points: Array, colours: Array) -> tuple[Array, Array]:
-    """Return differences (N,) in depth and (N,) in colour, nan where the keyframe sees nothing."""
-    pixels = projected(points, record.intrinsics)
-    distances, differences = np.full((2, len(points)), np.nan)
-    height, width = record.depth_m.shape
-    inside = np.flatnonzero(
-        ((pixels > -0.5) & (pixels < np.array([width, height]) - 0.5)).all(axis=1))
-    column, row = np.rint(pixels[inside]).astype(np.int64).T
-    distances[inside] = np.abs(record.depth_m[row, column] - points[inside, 2])
-    differences[inside] = np.abs(
-        record.rgb[row, column] / 255.0 - colours[inside]).mean(axis=1)
-    return distances, differences
-
-
 def _registered(
-    clouds: _Clouds, first: int, second: int, guess: Array, voxel_m: float,
+    clouds: Surfaces, first: int, second: int, guess: Array, voxel_m: float,
 ) -> _Pair:
     """Return the pair as ICP has it, or as it was where that is no better."""
     from open3d.pipelines import registration
@@ -250,7 +150,7 @@ def _registered(
     turn = float(np.linalg.norm(Rotation.from_matrix(change[:3, :3]).as_rotvec()))
     depth_m = float(np.median(np.asarray(source.points)[:, 2]))
     too_far = max(float(np.linalg.norm(change[:3, 3])), turn * depth_m) > MAX_MOVE * reach_m
-    if too_far or not _match(clouds, first, second, [guess, motion], reach_m).improves():
+    if too_far or not match(clouds, first, second, [guess, motion], reach_m).improves():
         motion = guess
     information = registration.get_information_matrix_from_point_clouds(
         source, target, reach_m, motion)
@@ -258,20 +158,21 @@ def _registered(
 
 
 def _relaxed(poses: Sequence[Array], pairs: Sequence[_Pair], reach_m: float) -> list[Array]:
-    """Return the poses that fit the motions of all pairs best; the first stays."""
+    """Return the poses that fit the motions of all pairs, and what they were, best."""
     from open3d.pipelines import registration
     from open3d.utility import VerbosityContextManager, VerbosityLevel
     graph = registration.PoseGraph()
-    graph.nodes.extend([registration.PoseGraphNode(pose) for pose in poses])
-    # Without this, a keyframe that overlaps with none would be free.
+    # The map, which stays, and the keyframes in it.
+    graph.nodes.extend([registration.PoseGraphNode(pose) for pose in (np.eye(4), *poses)])
+    turn, shift = PRIOR * np.mean(
+        [np.diag(pair.information).reshape(2, 3).mean(axis=1) for pair in pairs], axis=0)
+    prior = np.diag(np.repeat([turn, shift], 3))
+    graph.edges.extend([
+        registration.PoseGraphEdge(index + 1, 0, pose, prior, False)
+        for index, pose in enumerate(poses)])
     graph.edges.extend([
         registration.PoseGraphEdge(
-            index + 1, index, inverse(poses[index]) @ poses[index + 1],
-            LOOSE_EDGE * np.eye(6), False)
-        for index in range(len(poses) - 1)])
-    graph.edges.extend([
-        registration.PoseGraphEdge(
-            pair.second, pair.first, pair.first_from_second, pair.information, True)
+            pair.second + 1, pair.first + 1, pair.first_from_second, pair.information, True)
         for pair in pairs])
     with VerbosityContextManager(VerbosityLevel.Error):
         registration.global_optimization(
@@ -280,4 +181,4 @@ def _relaxed(poses: Sequence[Array], pairs: Sequence[_Pair], reach_m: float) -> 
             registration.GlobalOptimizationOption(
                 max_correspondence_distance=reach_m, edge_prune_threshold=0.0,
                 preference_loop_closure=1.0, reference_node=0))
-    return [np.array(node.pose) for node in graph.nodes]
+    return [np.array(node.pose) for node in graph.nodes[1:]]
