@@ -25,14 +25,14 @@ from benchmarks.evaluate.drive import drive
 from benchmarks.evaluate.figures import Figures, gap_share, measure, record
 from benchmarks.evaluate.runs import FAULTS, Run, table
 from benchmarks.evaluate.simulated_backend import Faults, SimulatedBackend
+from benchmarks.evaluate.tf_record import TfRecord
 from benchmarks.evaluate.unaligned import Unaligned
 from benchmarks.evaluate.window_errors import window_errors
 from benchmarks.evaluate.worlds import world
-from mapanything_ros.core.config import Config, from_values, WindowConfig
+from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.core.evaluation import Trajectory
 
-WINDOW = WindowConfig(size=4, overlap=2)
 CONFIG = from_values(Config, {
     'tf.odom_frame': 'odom', 'window.size': 4, 'window.overlap': 2, 'map.voxel_m': 0.05,
     'keyframes.min_translation_m': 0.15, 'keyframes.min_sharpness': 0.0, 'map.min_views': 1})
@@ -61,7 +61,7 @@ class Witness(SimulatedBackend):
 
 def driven(place, drops_percent, fail=()):
     backend = Witness(place, fail)
-    return drive(place, Unaligned(CONFIG, backend), WINDOW, drops_percent), backend.windows
+    return drive(place, Unaligned(CONFIG, backend), CONFIG, drops_percent), backend.windows
 
 
 def test_without_load_every_window_reaches_the_backend(place):
@@ -69,11 +69,19 @@ def test_without_load_every_window_reaches_the_backend(place):
     assert windows == [list(range(start, start + 4)) for start in range(0, 39, 2)]
     assert (outcome.taken, outcome.dropped) == (20, 0)
     assert len(outcome.reconstructor.trajectory()) == 42
+    assert outcome.tf.faults() == []
+
+
+def test_a_stamp_that_goes_back_shows_in_the_record_of_tf(place):
+    record = TfRecord(CONFIG)
+    record.image(2, 'camera', np.eye(4))
+    record.image(1, 'camera', np.eye(4))
+    assert record.faults() == ['map_to_odom: camera at 1 comes after 2']
 
 
 def test_a_dropped_window_leaves_a_gap_and_the_next_one_shares_nothing(place):
     backend = Witness(place)
-    outcome = drive(place, Unaligned(CONFIG, backend), WINDOW, 30)
+    outcome = drive(place, Unaligned(CONFIG, backend), CONFIG, 30)
     windows = backend.windows
     assert outcome.dropped > 0
     assert len(outcome.submaps) == outcome.taken == len(windows)
@@ -158,7 +166,7 @@ def verdicts(*results):
 
 
 def test_nothing_is_held_that_was_not_checked():
-    assert verdicts() == ['not checked'] * 7
+    assert verdicts() == ['not checked'] * 8
 
 
 @pytest.mark.parametrize(('run', 'wrong', 'claim'), [
@@ -169,9 +177,10 @@ def test_nothing_is_held_that_was_not_checked():
     (replace(TYPICAL, loops=True), {'loops': 3, 'position_m': 0.22}, 3),
     (replace(TYPICAL, loops=True), {'loops': 3, 'rotation_deg': math.nan}, 3),
     (replace(TYPICAL, loops=True), {'loops': 0}, 4),
-    (replace(TYPICAL, faults='promised'), {'position_m': 0.31}, 5),
-    (replace(TYPICAL, faults='promised'), {'scale_error': -0.011}, 6),
-], ids=['odometry', 'segments', 'drops', 'loops', 'nan', 'none found', 'promise', 'scale'])
+    (replace(TYPICAL, faults='promised'), {'position_m': 0.31}, 6),
+    (replace(TYPICAL, faults='promised'), {'scale_error': -0.011}, 7),
+    (replace(TYPICAL, loops=True), {'tf_faults': ('odom has two parents',)}, 5),
+], ids=['odometry', 'segments', 'drops', 'loops', 'nan', 'none found', 'promise', 'scale', 'tf'])
 def test_each_claim_can_break(run, wrong, claim):
     good = replace(GOOD, loops=3 if run.loops else 0)
     assert verdicts((TYPICAL, GOOD), (run, good))[claim] == 'held'

@@ -16,8 +16,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from geometry_msgs.msg import TransformStamped
 from helpers import matrix_of, stamp_of
 import numpy as np
@@ -25,6 +23,8 @@ from rclpy.time import Time
 from robot import Robot
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer, TransformListener
+
+from benchmarks.evaluate.tf_faults import faults_of, parents_of
 
 # Each tick of the robot is soon a stamp of map->odom.
 SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
@@ -64,39 +64,3 @@ class TfTree:
         """Fail with all that is wrong with what was heard since the start."""
         faults = list(faults_of(self.heard(), self.heard('/tf_static')))
         assert not faults, faults
-
-
-def parents_of(transforms: Sequence[TransformStamped]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for item in transforms:
-        found.setdefault(item.child_frame_id, set()).add(item.header.frame_id)
-    return found
-
-
-def faults_of(
-    moving: Sequence[TransformStamped], fixed: Sequence[TransformStamped],
-) -> Iterator[str]:
-    """Give a sentence for each thing that a listener of /tf and /tf_static would stumble over."""
-    parents = parents_of([*moving, *fixed])
-    for child, found in parents.items():
-        if len(found) > 1:
-            yield f'{child} has the parents {sorted(found)}'
-    for child in {item.child_frame_id for item in moving} & {
-            item.child_frame_id for item in fixed}:
-        yield f'{child} is both fixed and moving'
-    roots = {parent for found in parents.values() for parent in found} - parents.keys()
-    if len(roots) != 1:
-        yield f'the roots are {sorted(roots)}'
-    newest: dict[str, int] = {}
-    for item in moving:
-        child, stamp_ns = item.child_frame_id, stamp_of(item)
-        if stamp_ns <= newest.get(child, 0):
-            yield f'{child} at {stamp_ns} comes after {newest.get(child, 0)}'
-        newest[child] = stamp_ns
-    for item in [*moving, *fixed]:
-        t, r = item.transform.translation, item.transform.rotation
-        turn = np.array([r.x, r.y, r.z, r.w])
-        if not np.isfinite([t.x, t.y, t.z, *turn]).all():
-            yield f'{item.child_frame_id} is not finite'
-        elif abs(np.linalg.norm(turn) - 1) > 1e-6:
-            yield f'the rotation of {item.child_frame_id} is no unit quaternion'

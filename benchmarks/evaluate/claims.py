@@ -58,6 +58,7 @@ def check(results: Results) -> list[Claim]:
         _claim('all drops together cost no more than odometry errs in the gaps', _drops(results)),
         _claim(f'loop closure makes no error more than {WORSE - 1:.0%} worse', _loops(results)),
         _claim('a walk that comes back is recognised where no window is lost', _found(results)),
+        _claim('TF: one parent a frame, no stamp going back', _tf(results)),
         _claim(f'10 % scale error, 1 % depth noise, odometry-anchored: position within '
                f'{POSITION_SHARE:.1%} of the distance', _promise(results, _position)),
         _claim(f'the same: scale within {SCALE_SHARE:.0%}', _promise(results, _scale)),
@@ -124,6 +125,12 @@ def _found(results: Results) -> Iterator[str]:
     for run, figures in results:
         if run.loops and not run.drops_percent and run.world in BUILDINGS:
             yield '' if figures.loops else f'{run}: no loop found'
+
+
+def _tf(results: Results) -> Iterator[str]:
+    for run, figures in results:
+        if run.ours:
+            yield f'{run}: {figures.tf_faults[0]}' if figures.tf_faults else ''
 
 
 def _promise(results: Results, judge: Callable[[Run, Figures], str]) -> Iterator[str]:

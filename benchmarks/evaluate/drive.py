@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from benchmarks.evaluate.tf_record import TfRecord
 from benchmarks.evaluate.worlds import World
-from mapanything_ros.core.config import WindowConfig
+from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
 from mapanything_ros.core.errors import AlignmentError, ReconstructionError
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 
+FRAME = 'camera'
 DROP_SEED = 3
 # Windows are lost in exact shares of so many.
 BLOCK = 10
@@ -38,6 +40,7 @@ class Outcome:
     """What a drive left behind; ``rejected`` are the sentences of the windows that were lost."""
 
     reconstructor: Reconstructor
+    tf: TfRecord
     submaps: list[Submap] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     taken: int = 0
@@ -45,20 +48,22 @@ class Outcome:
 
 
 def drive(
-    world: World, reconstructor: Reconstructor, config: WindowConfig, drops_percent: int = 0,
+    world: World, reconstructor: Reconstructor, config: Config, drops_percent: int = 0,
 ) -> Outcome:
     """
-    Show all images of a world to a reconstructor, whose windows are as ``config`` says.
+    Show all images of a world to a reconstructor, whose parameters are ``config``.
 
     A dropped window is not even taken: the robot is busy until its keyframes have made room for
     newer ones, so that the next window shares none with the last.
     """
-    outcome = Outcome(reconstructor)
+    tf = TfRecord(config)
+    outcome = Outcome(reconstructor, tf)
     drops = _drops(drops_percent)
-    size, step = config.size, config.size - config.overlap
+    size, step = config.window.size, config.window.size - config.window.overlap
     waiting = busy = total = 0
     failed = False
     for index in range(len(world)):
+        tf.image(int(world.stamps_ns[index]), FRAME, world.odom_from_camera[index])
         if not reconstructor.add(frame(world, index)).accepted:
             continue
         total, waiting, busy = total + 1, waiting + 1, max(0, busy - 1)
@@ -85,7 +90,7 @@ def frame(world: World, index: int) -> Frame:
 
     def keyframe(number: int) -> Keyframe:
         return Keyframe(
-            number, stamp_ns, 'camera', rgb, world.intrinsics, odom_from_camera=odom_from_camera)
+            number, stamp_ns, FRAME, rgb, world.intrinsics, odom_from_camera=odom_from_camera)
 
     return Frame(stamp_ns, lambda: cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), keyframe,
                  odom_from_camera)
@@ -100,6 +105,7 @@ def _process(outcome: Outcome, window: Window) -> bool:
         return False
     assert submap is not None, 'nobody has reset the map'
     outcome.submaps.append(submap)
+    outcome.tf.window(submap, window.keyframes, outcome.reconstructor.map_from_odom())
     return True
 
 

@@ -45,7 +45,8 @@ class Figures:
     map's points to the true surface, not aligned either. ``coverage`` is the share of keyframes in
     the map, ``gaps`` that of the path between windows that share none; ``scale_error`` the median
     over the keyframes of estimated over true depth, less 1, and ``scale_p90`` the 90th percentile
-    of its size. ``rejected`` says why windows were lost.
+    of its size. ``rejected`` says why windows were lost, ``tf_faults`` what is wrong with the
+    transforms that the node would have sent.
     """
 
     length_m: float = NAN
@@ -63,6 +64,7 @@ class Figures:
     windows: int = 0
     dropped: int = 0
     rejected: tuple[str, ...] = ()
+    tf_faults: tuple[str, ...] = ()
     loops: int = 0
     seconds: float = NAN
 
@@ -90,13 +92,14 @@ def _mapping(run: Run, place: World) -> Figures:
     config = run.config(place)
     backend = SimulatedBackend(place, FAULTS[run.faults], run.seed)
     kind = Unaligned if run.method == UNALIGNED else Reconstructor
-    outcome = drive(place, kind(config, backend), config.window, run.drops_percent)
+    outcome = drive(place, kind(config, backend), config, run.drops_percent)
     counts = outcome.reconstructor.statistics()
     poses = outcome.reconstructor.trajectory()
     figures = Figures(
         coverage=len(poses) / counts['keyframes'], gaps=gap_share(place, outcome, backend),
         segments=counts['segments'],
         windows=outcome.taken, dropped=outcome.dropped, rejected=tuple(outcome.rejected),
+        tf_faults=tuple(outcome.tf.faults()),
         loops=counts.get('loop_closed', 0))
     if not poses:
         return figures
