@@ -228,6 +228,26 @@ def test_images_of_two_sizes_in_a_window(backend):
     assert shapes[10] == (120, 160)
 
 
+@pytest.mark.parametrize('poor', [1, 4])
+def test_an_image_with_hardly_any_points_in_common_is_left_out(backend, monkeypatch, poor):
+    estimate = backend._structure_from_motion.estimate
+
+    def with_few_points(keyframes):
+        found = estimate(keyframes)
+        few = list(found)[:poor]
+        return {number: replace(view, depths=view.depths[:5]) if number in few else view
+                for number, view in found.items()}
+
+    monkeypatch.setattr(backend._structure_from_motion, 'estimate', with_few_points)
+    if poor == 4:
+        with pytest.raises(ReconstructionError, match='1 of 5 images share 20 points or more'):
+            backend.infer(window(posed=False))
+        return
+    prediction = backend.infer(window(posed=False, depth=True))
+    assert [view.keyframe_id for view in prediction.views] == [11, 12, 13, 14]
+    assert np.median(depth_errors(prediction)) < 0.02
+
+
 @pytest.mark.parametrize('posed', [True, False])
 def test_a_blank_wall_is_refused(backend, posed):
     blank = np.full((240, 320, 3), 128, np.uint8)

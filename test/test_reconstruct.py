@@ -14,6 +14,7 @@
 
 """From a recording to a folder of results, and what is said where that cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
+from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 from mapanything_ros.offline.mapping_run import read_tum
 
@@ -185,3 +187,49 @@ def test_a_format_that_is_none_lists_those_that_are(tmp_path, run, capsys):
     with pytest.raises(SystemExit) as error:
         run(tmp_path / 'photos', tmp_path / 'out', '--formats', 'dwg')
     assert error.value.code == 2 and 'choose among pcd, xyz' in capsys.readouterr().err
+
+
+def test_a_window_that_is_lost_costs_only_itself(tmp_path, run):
+    seen = write_photos(tmp_path / 'photos', 9)
+    infer = run.backend.infer
+
+    def sometimes(keyframes):
+        if keyframes[0].id == 2:
+            raise ZeroDivisionError('somebody made a mistake')
+        if keyframes[0].id == 4:
+            raise ReconstructionError('too dark')
+        return infer(keyframes)
+
+    run.backend.infer = sometimes
+    options = ['--set', 'window.overlap=2']
+    assert run(tmp_path / 'photos', tmp_path / 'out', *options, seen=seen) == 0
+    summary = summary_of(tmp_path / 'out')
+    problems = [window['problem'] for window in summary['windows']]
+    assert problems == ['', '', "failed: ZeroDivisionError('somebody made a mistake')", '',
+                        'failed: too dark', '', '']
+    assert summary['keyframes_in_map'] == 9 and summary['pieces'] == 1
+    assert [warning['kind'] for warning in summary['warnings']] == ['window_failed']
+    check_geometry(tmp_path / 'out', seen)
+
+
+def test_of_a_path_in_pieces_the_longest_is_kept(tmp_path, run):
+    seen = write_photos(tmp_path / 'photos', 12)
+    infer = run.backend.infer
+
+    def broken(keyframes):
+        # The picture that ties two windows cannot be reconstructed.
+        made = infer(keyframes)
+        views = made.views[1:] if keyframes[0].id == 8 else made.views
+        return replace(made, views=tuple(
+            replace(view, world_from_camera=np.linalg.inv(views[0].world_from_camera)
+                    @ view.world_from_camera) for view in views))
+
+    run.backend.infer = broken
+    assert run(tmp_path / 'photos', tmp_path / 'out', seen=seen) == 0
+    summary = summary_of(tmp_path / 'out')
+    assert summary['pieces'] == 2 and summary['keyframes_in_map'] == 9
+    text = summary['warnings'][-1]['text']
+    assert 'nothing ties the path together in 1 places' in text and '3 keyframes of others' in text
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == RESULTS
+    assert len(read_tum(tmp_path / 'out/trajectory.tum').stamps_ns) == 9
+    check_geometry(tmp_path / 'out', seen)

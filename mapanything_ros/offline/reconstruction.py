@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+import logging
 from pathlib import Path
 import time
 
@@ -26,12 +27,19 @@ import torch
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, Submap
-from mapanything_ros.core.errors import AlignmentError, InputError, ReconstructionError
+from mapanything_ros.core.errors import (
+    AlignmentError,
+    ExportError,
+    InputError,
+    ReconstructionError,
+)
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import Source
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,11 +177,15 @@ class Reconstruction:
         start_s = time.monotonic()
         try:
             submap = self._reconstructor.process(window)
-        except (ReconstructionError, AlignmentError) as error:
-            verb = 'failed' if isinstance(error, ReconstructionError) else 'rejected'
-            self._notices.warn(
-                f'window_{verb}', f'a window of {len(stamps)} keyframes {verb}: {error}')
-            report = replace(report, problem=f'{verb}: {error}')
+        except ExportError:
+            raise
+        except ReconstructionError as error:
+            report = self._lost(report, 'failed', error)
+        except AlignmentError as error:
+            report = self._lost(report, 'rejected', error)
+        except Exception as error:  # whatever it is, the next window may work
+            LOGGER.exception('a window failed for a reason that nobody has thought of')
+            report = self._lost(report, 'failed', repr(error))
         else:
             assert submap is not None  # nobody resets the map
             self._keep(submap, window)
@@ -182,6 +194,11 @@ class Reconstruction:
                 inliers=submap.inliers, scale_source=submap.scale.source,
                 scale=submap.scale.factor, scale_residual=submap.scale.residual)
         self._windows.append(replace(report, seconds=time.monotonic() - start_s))
+
+    def _lost(self, report: WindowReport, verb: str, reason: object) -> WindowReport:
+        self._notices.warn(
+            f'window_{verb}', f'a window of {report.keyframes} keyframes {verb}: {reason}')
+        return replace(report, problem=f'{verb}: {reason}')
 
     def _keep(self, submap: Submap, window: Window) -> None:
         if submap.new_segment or not self._pieces:

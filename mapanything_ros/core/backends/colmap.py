@@ -118,7 +118,15 @@ class ColmapBackend:
         return _anchored(refined, near, far)
 
     def _estimated(self, keyframes: Sequence[Keyframe]) -> dict[int, Camera]:
-        return _anchored(self._structure_from_motion.estimate(keyframes), 0.0, np.inf)
+        found = {
+            number: view
+            for number, view in self._structure_from_motion.estimate(keyframes).items()
+            if len(view.depths) >= MIN_RANGE_POINTS}
+        if len(found) < 2:
+            raise ReconstructionError(
+                f'{len(found)} of {len(keyframes)} images share {MIN_RANGE_POINTS} points or more '
+                'with others: the scene needs more texture, or the images more in common')
+        return _anchored(found, 0.0, np.inf)
 
     def _sweep_view(self, picture: Picture, camera: Camera) -> SweepView:
         return SweepView(
