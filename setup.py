@@ -27,7 +27,7 @@ setup(
     maintainer_email='maintainers@example.org',
     python_requires='>=3.10',
     install_requires=['setuptools'],
-    extras_require={'rerun': ['rerun-sdk>=0.23']},
+    extras_require={'rerun': ['rerun-sdk>=0.26']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={f'{PACKAGE}.offline.report': ['page.css', 'page.js']},
     zip_safe=True,

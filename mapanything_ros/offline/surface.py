@@ -50,7 +50,7 @@ def read_surface(path: Path) -> Surface:
     # What Open3D would print is said below.
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
         mesh = _read(open3d.t.io.read_triangle_mesh, path) if suffix in MESHES else None
-        if mesh is not None and len(mesh.triangle.get('indices', ())):
+        if mesh is not None and 'indices' in mesh.triangle:
             return Surface(f'mesh {path.name}', lambda points: distances_to_mesh(points, mesh))
         cloud = _read(open3d.io.read_point_cloud, path) if suffix in CLOUDS else None
     truth = np.asarray(cloud.points) if cloud is not None else np.empty((0, 3))

@@ -48,35 +48,40 @@ def write_recording(
     except ModuleNotFoundError as error:
         raise ExportError('the format rrd needs rerun-sdk: pip install rerun-sdk') from error
     with whole(path) as part:
-        stream = rerun.RecordingStream(APPLICATION)
-        stream.save(part)
-        _log_map(rerun, stream, keyframes, cloud, spacing)
+        recording = rerun.RecordingStream(APPLICATION)
+        recording.save(part)
+        _log_map(rerun, recording, keyframes, cloud, spacing)
         for keyframe in keyframes:
-            _log_keyframe(rerun, stream, keyframe)
-        stream.disconnect()
+            _log_keyframe(rerun, recording, keyframe)
+        try:
+            recording.flush()
+        except RuntimeError as error:
+            raise ExportError(f'{path} could not be written: {error}') from error
+        finally:
+            recording.disconnect()
 
 
 def _log_map(
-    rerun: Any, stream: Any, keyframes: KeyframeStore, cloud: PointCloud, spacing: float,
+    rerun: Any, recording: Any, keyframes: KeyframeStore, cloud: PointCloud, spacing: float,
 ) -> None:
     path = [pose[:3, 3] for _, pose in keyframes.trajectory()]
-    stream.log('map', rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
-    stream.log('map/points', rerun.Points3D(
+    recording.log('map', rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+    recording.log('map/points', rerun.Points3D(
         cloud.xyz, colors=cloud.rgb, radii=0.6 * spacing), static=True)
-    stream.log('map/path', rerun.LineStrips3D(
+    recording.log('map/path', rerun.LineStrips3D(
         [path], colors=[PATH_RGB]), static=True)
 
 
-def _log_keyframe(rerun: Any, stream: Any, keyframe: KeyframeRecord) -> None:
-    stream.set_time(TIMELINE, timestamp=np.datetime64(keyframe.stamp_ns, 'ns'))
+def _log_keyframe(rerun: Any, recording: Any, keyframe: KeyframeRecord) -> None:
+    recording.set_time(TIMELINE, timestamp=np.datetime64(keyframe.stamp_ns, 'ns'))
     height, width = keyframe.rgb.shape[:2]
     pose = keyframe.map_from_camera
-    stream.log('map/camera', rerun.Transform3D(
+    recording.log('map/camera', rerun.Transform3D(
         translation=pose[:3, 3], mat3x3=pose[:3, :3]))
-    stream.log('map/camera/image', rerun.Pinhole(
+    recording.log('map/camera/image', rerun.Pinhole(
         image_from_camera=keyframe.intrinsics, resolution=[width, height],
         camera_xyz=rerun.ViewCoordinates.RDF))
-    stream.log('map/camera/image/rgb', rerun.Image(keyframe.rgb).compress(JPEG_QUALITY))
-    stream.log('map/camera/image/depth', rerun.DepthImage(
+    recording.log('map/camera/image/rgb', rerun.Image(keyframe.rgb).compress(JPEG_QUALITY))
+    recording.log('map/camera/image/depth', rerun.DepthImage(
         np.nan_to_num(keyframe.depth_m), meter=1.0))
-    stream.log('keyframe', rerun.TextLog(f'{keyframe.id}: {keyframe.name}'))
+    recording.log('keyframe', rerun.TextLog(f'{keyframe.id}: {keyframe.name}'))
