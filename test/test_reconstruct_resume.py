@@ -157,3 +157,14 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(tmp_path, run, whole, c
     assert run(photos, tmp_path / 'out', seen=seen) == 130
     assert not (tmp_path / 'out').exists()
     assert 'counts again with --resume' in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_to_the_same_place(tmp_path, run, whole, capsys):
+    photos, seen, expected = whole
+    output = tmp_path / 'out'
+    codes = []
+    run.backend = Interrupting(
+        3, lambda: codes.append(run(photos, output, '--overwrite', seen=seen)))
+    assert run(photos, output, seen=seen) == 0
+    assert codes == [1] and 'another run is at work for' in capsys.readouterr().err
+    check_same(output, expected)
