@@ -139,11 +139,11 @@ def test_a_loop_moves_map_to_odom_and_leaves_the_tree_sound(start_with_tree):
             robot.tick(seen.stamp_ns + 1)
             correction = tree.map_from('odom', seen.stamp_ns + 1)
             odometry = ODOM_FROM_WORLD @ seen.world_from_camera
+            newest = robot.path(number + 1).poses[-1].pose
+            assert np.allclose(
+                matrix_of(newest.position, newest.orientation), correction @ odometry, atol=1e-6)
             off_m.append(np.linalg.norm((correction @ odometry - odometry)[:3, 3]))
     assert max(off_m) > 0.08, 'odometry is exact, and the backend bends the path'
     assert off_m[-1] < 0.25 * max(off_m), 'map->odom moved when the loop was closed'
     robot.wait_for(lambda: int(robot.status()['loop_corrections']) > 0, 'a loop')
-    newest = robot.path(COUNT).poses[-1].pose
-    assert np.allclose(
-        matrix_of(newest.position, newest.orientation), correction @ odometry, atol=1e-6)
     tree.assert_sound()
