@@ -25,9 +25,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import recordings
 from recordings import messages_of, Runs, seen_on_path, write_bag
 
+from mapanything_ros.cli import evaluate
 from mapanything_ros.core.errors import ExportError, InputError
+from mapanything_ros.core.export import write_tum
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.offline.report import report, words
 from mapanything_ros.offline.report.charts import charts
@@ -236,6 +239,32 @@ def test_the_scale_and_its_evidence_are_told(folder):
     known = {'source': 'tag', 'factor': 1.25, 'residual': 0.01}
     assert '1.25. What its views tell spreads by 1.0%' in words.scale(
         {**summary, 'scale': known})[0]
+
+
+def test_errors_against_the_truth_are_shown_where_evaluate_has_run(folder, tmp_path):
+    write_page(folder)
+    assert 'Errors against the truth' not in Page((folder / REPORT).read_text()).text
+    write_tum(tmp_path / 'truth.tum', ((seen.stamp_ns, seen.world_from_camera)
+                                       for seen in seen_on_path(8)))
+    assert evaluate.main([str(folder), '--truth', str(tmp_path / 'truth.tum')]) == 0
+    text = Page((folder / REPORT).read_text()).text
+    assert 'Errors against the truth' in text and 'poses from truth.tum' in text
+    found = json.loads((folder / 'evaluation.json').read_text())
+    assert found['position_rmse_m']['unaligned'] < 1e-3
+    assert f'{found["rotation_rmse_deg"]["SE3"]:.3f}' in text
+    assert 'there is no true surface' in text
+
+
+def test_reconstruct_writes_the_report_unless_it_is_told_not_to(made, tmp_path, monkeypatch):
+    assert not (made / REPORT).exists()
+    all_seen = seen_on_path(8)
+    write_bag(tmp_path / 'bag', messages_of(all_seen))
+    monkeypatch.setattr(recordings, 'SMALL', [o for o in recordings.SMALL if o != '--no-report'])
+    pytest.importorskip('rerun', reason='rerun-sdk is not installed: pip install rerun-sdk')
+    assert Runs(monkeypatch)(
+        tmp_path / 'bag', tmp_path / 'map', '--formats', 'rrd', seen=all_seen) == 0
+    assert '<h1>map</h1>' in (tmp_path / 'map' / REPORT).read_text()
+    assert {path.name for path in (tmp_path / 'map').iterdir()} >= {*PICTURES, 'map.rrd'}
 
 
 def test_pictures_are_written_and_no_part_of_them_is_left_behind(folder):

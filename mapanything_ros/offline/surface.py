@@ -49,11 +49,13 @@ def read_surface(path: Path) -> Surface:
         raise InputError(f'there is no file {path}')
     # What Open3D would print is said below.
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        mesh = _read(open3d.t.io.read_triangle_mesh, path) if suffix in MESHES else None
-        if mesh is not None and 'indices' in mesh.triangle:
-            return Surface(f'mesh {path.name}', lambda points: distances_to_mesh(points, mesh))
-        cloud = _read(open3d.io.read_point_cloud, path) if suffix in CLOUDS else None
-    truth = np.asarray(cloud.points) if cloud is not None else np.empty((0, 3))
+        if suffix in MESHES:
+            mesh = open3d.io.read_triangle_mesh(path)
+            if len(mesh.triangles):
+                return Surface(f'mesh {path.name}', lambda points: distances_to_mesh(points, mesh))
+        truth = np.empty((0, 3))
+        if suffix in CLOUDS:
+            truth = np.asarray(open3d.io.read_point_cloud(path).points)
     truth = truth[np.isfinite(truth).all(axis=1)]
     if not len(truth):
         raise InputError(f'{path} holds neither triangles nor points that can be read')
@@ -61,17 +63,10 @@ def read_surface(path: Path) -> Surface:
 
 
 def distances_to_mesh(points: Array, mesh: Any) -> Array:
-    """Return the (N,) distances of (N,3) points to the triangles of a mesh of open3d.t."""
+    """Return the (N,) distances of (N,3) points to an open3d.geometry.TriangleMesh."""
     import open3d
 
     scene = open3d.t.geometry.RaycastingScene()
-    scene.add_triangles(mesh)
+    scene.add_triangles(open3d.t.geometry.TriangleMesh.from_legacy(mesh))
     queries = open3d.core.Tensor.from_numpy(np.ascontiguousarray(points, np.float32))
     return scene.compute_distance(queries).numpy().astype(float)
-
-
-def _read(reader: Callable[..., Any], path: Path) -> Any:
-    try:
-        return reader(str(path))
-    except RuntimeError as error:
-        raise InputError(f'{path} cannot be read: {error}') from error

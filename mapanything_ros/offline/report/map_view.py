@@ -80,7 +80,7 @@ def map_view(results: Results) -> MapView:
                 'camera': {'eye': _eye(results.cameras, ratio), 'up': {'x': 0, 'y': 0, 'z': 1}},
                 'dragmode': 'orbit'},
             'margin': {'l': 0, 'r': 0, 't': 0, 'b': 0},
-            'legend': {'x': 0.01, 'y': 0.99, 'bgcolor': 'rgba(0,0,0,0)'}}}
+            'legend': {'x': 0, 'y': 0, 'yanchor': 'bottom', 'bgcolor': 'rgba(0,0,0,0)'}}}
     return MapView(
         figure, len(cloud), len(results.cloud) - len(near), float(low[2]), cut, float(high[2]))
 

@@ -42,6 +42,7 @@
     await Plotly.newPlot(place, figure.data, layout, {
       responsive: true, displaylogo: false, scrollZoom: Boolean(layout.scene),
       displayModeBar: layout.scene ? 'hover' : false,
+      modeBarButtons: [['orbitRotation', 'pan3d', 'resetCameraDefault3d', 'toImage']],
     });
     await Plotly.relayout(place, {...themed(place.layout), ...fitted(place)});
     return place;
