@@ -306,6 +306,13 @@ def test_odometry_anchors_the_scale_from_the_first_window_on():
         assert submap.scale.factor == pytest.approx(1 / factor, rel=1e-6)
 
 
+def test_poses_that_are_the_truth_set_the_scale():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), True)
+    submap = alignment.place(window([0, 1, 2, 3], 'model', 1.2), keyframes([0, 1, 2, 3]))
+    assert_poses(submap, np.eye(4))
+    assert submap.scale.source == 'odometry'
+
+
 def test_depth_anchors_the_scale():
     alignment = Alignment(AlignmentConfig(), ScaleConfig('depth'), False)
     frames = [

@@ -94,7 +94,9 @@ class Alignment:
         self, config: AlignmentConfig, scale: ScaleConfig, trust_odometry: bool,
     ) -> None:
         self._config = config
-        self._scale_config = scale
+        # Poses that are the truth say how long things are, too.
+        self._scale_source = (
+            'odometry' if trust_odometry and scale.source == 'model' else scale.source)
         self._trust_odometry = trust_odometry
         self.segments = 0
         self.reset()
@@ -202,13 +204,13 @@ class Alignment:
     def _anchor(self, window: WindowPrediction, by_id: Keyframes) -> Evidence | None:
         """Return what the configured source says; the backend's own where that is silent."""
         evidence = None
-        if self._scale_config.source == 'odometry':
+        if self._scale_source == 'odometry':
             evidence = odometry_evidence(window.views, by_id)
-        elif self._scale_config.source == 'depth':
+        elif self._scale_source == 'depth':
             evidence = depth_evidence(window.views, by_id)
         if evidence is not None or not window.scale.metric:
             return evidence
-        if self._scale_config.source != 'model' and self._metric:
+        if self._scale_source != 'model' and self._metric:
             # A map that was anchored keeps its scale where the source is silent for a while.
             return None
         own = window.scale

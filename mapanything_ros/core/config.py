@@ -253,9 +253,9 @@ class ScaleConfig(Checked):
     """Where metres come from."""
 
     source: str = option(
-        'model', "What anchors a window's scale: model (what the backend says), odometry (the "
-        'distances between its keyframes, needs tf.odom_frame) or depth (the depth images, needs '
-        'use_depth).', choices=('model', 'odometry', 'depth'))
+        'model', "What anchors a window's scale: model (what the backend says; with pose_use "
+        'fixed the odometry), odometry (distances between keyframes, needs tf.odom_frame) or '
+        'depth (the depth images, needs use_depth).', choices=('model', 'odometry', 'depth'))
 
 
 @dataclass(frozen=True)
