@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Multi-view confidence says how many views agree: in rendered rooms, and as the package has it."""
+"""Multi-view confidence says how many views agree: in rendered rooms, as the package has it."""
 
 import contextlib
 import io
