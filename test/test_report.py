@@ -19,6 +19,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 import json
 from pathlib import Path
+import re
 import shutil
 import sys
 
@@ -99,7 +100,9 @@ class Page(HTMLParser):
 
 def test_the_page_refers_to_nothing_outside_of_it(folder):
     write_page(folder)
-    page = Page((folder / REPORT).read_text())
+    text = (folder / REPORT).read_text()
+    assert not re.search('[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]', text)  # HTML forbids them
+    page = Page(text)
     addresses = [
         value for _, attributes in page.elements for name, value in attributes.items()
         if name in ('src', 'href', 'srcset', 'action', 'poster', 'data')]

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
+import re
 from typing import Any
 
 from mapanything_ros.offline.comparison import error_table
@@ -165,7 +166,10 @@ def _json(figure: dict[str, Any]) -> str:
 def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    # Its literals hold control characters, which HTML forbids.
+    return re.sub(
+        '[\x00-\x08\x0e-\x1f\x7f-\x9f]', lambda found: f'\\x{ord(found[0]):02x}',
+        get_plotlyjs())
 
 
 def _resource(name: str) -> str:
