@@ -27,7 +27,7 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import cloud_distances
 
-MESHES = ('.ply', '.obj', '.stl', '.off', '.glb', '.gltf')
+MESHES = ('.ply', '.obj', '.stl', '.off')
 CLOUDS = ('.ply', '.pcd', '.xyz', '.xyzn', '.xyzrgb', '.pts')
 SURFACES = tuple(dict.fromkeys((*MESHES, *CLOUDS)))
 
