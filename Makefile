@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
+# Most tests wait for messages more than they compute; a file's tests stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup model demo test test-model lint bench evaluate clean
 
@@ -27,7 +29,7 @@ demo: setup
 	@$(VENV)/demo --output out/demo $(if $(BAG),--bag $(BAG)) $(DEMO_ARGS)
 
 test: setup
-	@$(VENV)/python -m pytest test pip_ros/test $(PYTEST_ARGS)
+	@$(VENV)/python -m pytest test pip_ros/test $(PARALLEL) $(PYTEST_ARGS)
 
 test-model: model
 	@$(VENV)/python -m pytest test -m 'model or real_model' --real-model $(PYTEST_ARGS)
