@@ -147,6 +147,7 @@ def test_the_view_shows_the_map_and_the_path_where_they_are(folder):
     np.testing.assert_array_equal(drawn, results.cloud.xyz)
     np.testing.assert_allclose(
         np.stack([path[axis] for axis in 'xyz'], axis=1), results.cameras[:, :3, 3], atol=1e-6)
+    assert path['text'][1] == f'keyframe 2, {np.diff(results.stamps_ns)[0] * 1e-9:.1f} s'
     scale = [colour for _, colour in cloud['marker']['colorscale']]
     shown = np.array([
         [int(part) for part in scale[i][4:-1].split(',')] for i in cloud['marker']['color']])

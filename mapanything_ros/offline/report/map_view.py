@@ -104,11 +104,14 @@ def _points(cloud: PointCloud) -> dict[str, Any]:
 
 def _path(results: Results) -> dict[str, Any]:
     places = results.cameras[:, :3, 3]
-    seconds = (results.stamps_ns - results.stamps_ns[0]) * 1e-9
+    names = [f'keyframe {i}' for i in range(1, len(places) + 1)]
+    if results.summary['source'] != 'photos':  # which have no clock
+        seconds = (results.stamps_ns - results.stamps_ns[0]) * 1e-9
+        names = [f'{name}, {at:.1f} s' for name, at in zip(names, seconds, strict=True)]
     return {
         'type': 'scatter3d', 'mode': 'lines+markers', 'name': 'camera path',
         **dict(zip('xyz', places.T.astype(np.float32), strict=True)),
-        'text': [f'keyframe {i}, {at:.1f} s' for i, at in enumerate(seconds, start=1)],
+        'text': names,
         'hovertemplate': '%{text}<br>%{x:.2f}, %{y:.2f}, %{z:.2f}<extra></extra>',
         'line': {'color': PATH_COLOUR, 'width': 5},
         'marker': {'color': PATH_COLOUR, 'size': 2.5}}
