@@ -216,6 +216,18 @@ def test_one_keyframe_that_odometry_belies_is_left_out_and_comes_again():
         assert again.new_ids == {4, 6}
 
 
+def test_a_keyframe_that_was_placed_and_left_out_is_not_new_when_it_comes_again():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    alignment.place(window([0, 1, 2, 3]), keyframes([0, 1, 2, 3]))
+    # The backend could make nothing of keyframe 3 this time.
+    alignment.place(window([1, 2, 4]), keyframes([1, 2, 3, 4]))
+    correction = shifted(0.3, 7.0)
+    alignment.repose({number: correction @ pose(number) for number in range(5)})
+    again = alignment.place(window([3, 5]), keyframes([2, 3, 4, 5]))
+    assert again.new_ids == {5}
+    assert_poses(again, correction)
+
+
 def test_trusted_odometry_bridges_a_gap():
     alignment = Alignment(AlignmentConfig(), ScaleConfig(), True)
     alignment.place(window([0, 1]), keyframes([0, 1]))
@@ -335,6 +347,49 @@ def test_odometry_that_slips_is_said_and_the_map_keeps_its_scale():
     assert submap.scale.factor == pytest.approx(1.0, abs=1e-5)
     assert submap.scale.source == 'map'
     assert 'odometry is 1.12 times that of the map' in submap.warning
+
+
+def test_a_window_after_a_gap_that_odometry_is_silent_about_has_the_model_s_scale():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    alignment.place(window([0, 1, 2], 'model'), keyframes([0, 1, 2]))
+    # Two poses are no evidence.
+    silent = alignment.place(window([5, 6], 'model'), keyframes([5, 6]))
+    assert silent.scale.source == 'model'
+    numbers = [6, 7, 8, 9]
+    submap = alignment.place(window(numbers, 'model', 1.2), keyframes(numbers))
+    assert_poses(submap, np.eye(4), atol=1e-6)
+    assert submap.scale.factor == pytest.approx(1 / 1.2, rel=1e-3)
+
+
+def test_metres_that_come_late_start_the_map_again():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('depth'), False)
+    alignment.place(window([0, 1, 2], 'none', 3.0), keyframes([0, 1, 2], odometry=False))
+    frames = [
+        replace(frame, depth_m=np.full((20, 20), 2.0 + frame.id, np.float32))
+        for frame in keyframes([1, 2, 3], odometry=False)]
+    submap = alignment.place(window([1, 2, 3], 'none', 7.0), frames)
+    assert submap.new_segment
+    assert submap.new_ids == {1, 2, 3}
+    assert submap.scale.source == 'depth'
+    torch.testing.assert_close(submap.views[0].depth_m, torch.full((20, 20), 3.0))
+    np.testing.assert_allclose(
+        submap.map_from_camera(submap.views[0]), BODY_FROM_OPTICAL, atol=1e-12)
+    assert not alignment.place(window([2, 3, 4], 'none'), frames + keyframes([4])).new_segment
+
+
+def test_a_window_of_unknown_scale_does_not_get_into_a_map_in_metres():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    alignment.place(window([0, 1, 2], 'none', 3.0), keyframes([0, 1, 2]))
+    turning, frames = still([5, 6, 7], [0, 20, 40])
+    with pytest.raises(AlignmentError, match='nothing tells how large'):
+        alignment.place(replace(turning, scale=Scale('none')), frames)
+
+
+def test_a_window_of_which_nothing_fits_the_odometry_is_rejected_whatever_is_asked():
+    alignment = Alignment(
+        AlignmentConfig(min_inliers=0.0, max_rotation_deg=1.0), ScaleConfig(), False)
+    with pytest.raises(AlignmentError, match='about 2 of 2 keyframes'):
+        alignment.place(window([0, 1], wrong={1: shifted(0.0, 3.0)}), keyframes([0, 1]))
 
 
 def test_corrected_poses_move_what_comes_after(alignment):

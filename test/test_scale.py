@@ -136,6 +136,12 @@ def test_one_source_alone_is_taken():
     assert chained.sigma == pytest.approx(0.05)
 
 
+def test_on_a_map_of_unknown_scale_the_anchor_alone_counts():
+    found = fuse(evidence(2.0, 0.01), math.inf, evidence(1.1, 0.02, 'depth'))
+    assert (found.factor, found.sigma, found.conflict) == (1.1, 0.02, False)
+    assert fuse(evidence(2.0, 0.01), math.inf, None).factor == 2.0
+
+
 def test_two_sources_are_weighted_by_their_variances():
     found = fuse(evidence(1.0, 0.01), 0.0, evidence(1.04, 0.02, 'odometry'))
     assert math.log(found.factor) == pytest.approx(math.log(1.04) * 0.2)

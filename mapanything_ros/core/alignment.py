@@ -87,7 +87,8 @@ class Alignment:
     hold, found by id, by their full poses and by their pixels: the same pixel is the same point.
     The first window lies where odometry says, else with the robot's base (or the camera's body
     frame) at the map's origin, and one that shares nothing with the last is placed by odometry,
-    or starts a new segment.
+    or starts a new segment. The first window in metres starts the map again where it was not in
+    metres before.
     """
 
     def __init__(
@@ -114,14 +115,17 @@ class Alignment:
         Return the window in the map frame; ``keyframes`` are those that it was made of.
 
         Raises AlignmentError, and leaves everything as it was, where the keyframes contradict
-        the map or the odometry.
+        the map or the odometry, or nothing tells the scale of a window that they tie to the map.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window, left_out = self._without_wrong(window, by_id)
         window, fused, warning = self._scaled(window, by_id)
         warning = left_out or warning
         odometry, _ = self._join_odometry(window.views, by_id)
-        known = {v.keyframe_id for v in window.views if v.keyframe_id in self._placed}
+        if window.scale.metric and self._placed and not self._metric:
+            # Nothing in metres goes with what is not.
+            self.reset()
+        known = self._known(window.views)
         first = by_id[window.views[0].keyframe_id]
         if self._trust_odometry and odometry is not None:
             join = odometry
@@ -141,15 +145,13 @@ class Alignment:
 
     def repose(self, poses: Mapping[int, Array]) -> None:
         """Take corrected poses ``map_from_camera`` (4,4) of keyframes, by id."""
-        for number, placed in self._placed.items():
-            if number not in poses:
-                continue
-            correction = poses[number] @ np.linalg.inv(placed.map_from_camera)
-            self._placed[number] = _Placed(placed.view, poses[number])
-        if self._placed and max(self._placed) in poses:
-            self._last_pose = poses[max(self._placed)]
+        if self._placed and (newest := max(self._placed)) in poses:
+            self._last_pose = poses[newest]
             if self._map_from_odom is not None:
+                correction = poses[newest] @ np.linalg.inv(self._placed[newest].map_from_camera)
                 self._map_from_odom = correction @ self._map_from_odom
+        for number in self._placed.keys() & poses.keys():
+            self._placed[number] = _Placed(self._placed[number].view, poses[number])
 
     @property
     def map_from_odom(self) -> Array | None:
@@ -176,13 +178,18 @@ class Alignment:
         self, window: WindowPrediction, by_id: Keyframes,
     ) -> tuple[WindowPrediction, Fused, str]:
         """Return the window in metres, as far as they are known, and what contradicts that."""
-        anchor = self._anchor(window, by_id)
         chain = self._chain(window)
+        anchor = self._anchor(window, by_id, chain is not None)
         if chain is not None and anchor is not None and self._config.model == 'se3':
             # Only what the source of scale cannot say is taken from the map.
             chain = None
         fused = fuse(chain, self._scale_sigma, anchor)
         if fused is None:
+            first = by_id[window.views[0].keyframe_id]
+            if self._metric and (self._known(window.views) or self._tied(first)):
+                raise AlignmentError(
+                    'nothing tells how large the window is: it shares too little with the map, '
+                    'and its odometry or depth is too little evidence of scale')
             return window, Fused(1.0, math.inf), ''
         used = anchor if anchor is not None and not fused.conflict else chain
         assert used is not None
@@ -201,7 +208,9 @@ class Alignment:
                 'as the map, whose scale is kept')
         return WindowPrediction(views, scale), fused, warning
 
-    def _anchor(self, window: WindowPrediction, by_id: Keyframes) -> Evidence | None:
+    def _anchor(
+        self, window: WindowPrediction, by_id: Keyframes, chained: bool,
+    ) -> Evidence | None:
         """Return what the configured source says; the backend's own where that is silent."""
         evidence = None
         if self._scale_source == 'odometry':
@@ -210,7 +219,7 @@ class Alignment:
             evidence = depth_evidence(window.views, by_id)
         if evidence is not None or not window.scale.metric:
             return evidence
-        if self._scale_source != 'model' and self._metric:
+        if chained and self._scale_source != 'model' and self._metric:
             # A map that was anchored keeps its scale where the source is silent for a while.
             return None
         own = window.scale
@@ -283,7 +292,7 @@ class Alignment:
         wrong = frozenset(
             n for n in offsets
             if off_m[n] > reach_m or off_deg[n] > self._config.max_rotation_deg)
-        if len(wrong) > (1.0 - self._config.min_inliers) * len(tied):
+        if len(wrong) > (1.0 - self._config.min_inliers) * len(tied) or len(wrong) == len(tied):
             raise AlignmentError(
                 f'the window disagrees with the odometry about {len(wrong)} of {len(tied)} '
                 f'keyframes by up to {max(off_m.values()):.3f} m and '
@@ -303,12 +312,19 @@ class Alignment:
             return keyframe.base_from_camera
         return BODY_FROM_OPTICAL
 
+    def _known(self, views: Sequence[Prediction]) -> set[int]:
+        """Return the keyframes, by id, that the map has already."""
+        return {view.keyframe_id for view in views} & self._placed.keys()
+
     def _tied(self, keyframe: Keyframe) -> bool:
         """Say whether odometry ties the keyframe to what was placed before."""
         return self._map_from_odom is not None and keyframe.odom_from_camera is not None
 
     def _remember(self, submap: Submap, by_id: Keyframes) -> None:
-        self._placed = {
+        # A keyframe that was left out of this window may be in the next one again.
+        kept = {} if submap.new_segment else {
+            number: placed for number, placed in self._placed.items() if number in by_id}
+        self._placed = kept | {
             view.keyframe_id: _Placed(view, submap.map_from_camera(view))
             for view in submap.views}
         self._last_pose = submap.map_from_camera(submap.views[-1])

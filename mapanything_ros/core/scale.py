@@ -120,10 +120,13 @@ def fuse(
     ``chain`` compares the window with the map, whose own scale is certain to ``chain_sigma``.
     The two are weighted by their variances (a Kalman filter of the scale's logarithm, one step a
     window). An anchor that contradicts the map is refused: it would bend the map, and a map that
-    was anchored all along is more likely right.
+    was anchored all along is more likely right. Where the map's own scale is not known at all
+    (``chain_sigma`` infinite) the anchor alone counts.
     """
+    if anchor is not None and (chain is None or math.isinf(chain_sigma)):
+        return Fused(anchor.factor, anchor.sigma)
     if chain is None:
-        return None if anchor is None else Fused(anchor.factor, anchor.sigma)
+        return None
     prior = Fused(chain.factor, math.hypot(chain.sigma, chain_sigma))
     if anchor is None:
         return prior

@@ -191,8 +191,8 @@ class Mapper:
             self._reporter.warn('window_doubtful', submap.warning)
         if submap.new_segment and self._has_map:
             self._reporter.warn(
-                'new_segment', 'a window shares no keyframe with the map and no odometry ties '
-                'them: the old map is dropped and a new one starts at the last camera pose')
+                'new_segment', 'nothing ties a window to the map (a keyframe that both hold, '
+                'odometry, metres in both): the old map is dropped and a new one starts')
         self._has_map = True
 
 
