@@ -16,8 +16,9 @@
 
 import gc
 import threading
+import weakref
 
-from helpers import distance_to_room, image, ODOM_FROM_WORLD, stamp_of, transformed
+from helpers import distance_to_room, ExactBackend, image, ODOM_FROM_WORLD, stamp_of, transformed
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
@@ -315,6 +316,21 @@ def test_ten_lives_leave_nothing_behind(start):
             robot.move_to(seen)
             robot.images.publish(image(seen.rgb, 'rgb8', seen.stamp_ns))
     assert all(count == counts[0] for count in counts), counts
+
+
+def test_cleanup_lets_the_backend_go(start):
+    made = []
+
+    def create(config):
+        backend = ExactBackend()
+        backend.circle = backend  # as there are in models
+        made.append(weakref.ref(backend))
+        return backend
+
+    robot = start(ODOMETRY, create=create, activate=False)
+    for label in ('configure', 'activate', 'deactivate', 'cleanup'):
+        assert robot.change_state(label)
+    assert made[0]() is None
 
 
 @pytest.mark.parametrize('error', [

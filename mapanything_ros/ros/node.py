@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+import gc
 from pathlib import Path
 import signal
 import sys
@@ -40,6 +41,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer, TransformListener
+import torch
 
 from mapanything_ros.core.backends.backend import create_backend
 from mapanything_ros.core.errors import (
@@ -221,6 +223,10 @@ class MapAnythingNode(LifecycleNode):
         self._tf_output.destroy()
         self._listener.unregister()
         self._core_log.close()
+        # A model refers to itself: it goes, and the memory of the GPU with it, only when told to.
+        del self._mapper, self._reconstructor, self._backend
+        gc.collect()
+        torch.cuda.empty_cache()
 
     # Input
 
@@ -313,10 +319,11 @@ class MapAnythingNode(LifecycleNode):
             response.success, response.message = False, 'the node is not configured'
             return response
         answer = Future()
-        windows = self._mapper.progress.windows
+        progress = self._mapper.progress
+        windows = progress.windows
         self._worker.request(answer)
         response.message = await answer
-        response.success = self._mapper.progress.windows > windows
+        response.success = progress.windows > windows
         return response
 
     # Timers
