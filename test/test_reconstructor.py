@@ -231,6 +231,29 @@ def test_a_reset_while_a_window_is_computed_throws_the_window_away(reconstructor
     assert len(feed(reconstructor, [0, 1, 2])) == 1
 
 
+def test_statistics_do_not_wait_while_the_map_is_at_work(reconstructor, monkeypatch):
+    at_work, done = threading.Event(), threading.Event()
+    close_loops = reconstructor._close_loops
+
+    def slow(*arguments):
+        at_work.set()
+        assert done.wait(10)
+        return close_loops(*arguments)
+
+    monkeypatch.setattr(reconstructor, '_close_loops', slow)
+    thread = threading.Thread(target=feed, args=(reconstructor, range(3)))
+    thread.start()
+    assert at_work.wait(10)
+    asked = threading.Thread(target=reconstructor.statistics, daemon=True)
+    asked.start()
+    asked.join(5)
+    waits = asked.is_alive()
+    done.set()
+    thread.join()
+    assert not waits
+    assert reconstructor.statistics()['map_voxels'] == len(reconstructor.map_points())
+
+
 def test_what_is_buffered_can_be_reconstructed_before_the_window_is_full(reconstructor):
     for number in range(2):
         reconstructor.add(frame(number))

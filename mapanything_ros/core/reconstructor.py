@@ -52,8 +52,8 @@ class Reconstructor:
     """
     Turns frames into submaps and one map.
 
-    ``add`` and ``take`` are cheap and may be called while another thread is in ``process``, which
-    takes as long as the backend; only one thread may call ``process``.
+    ``add``, ``take`` and ``statistics`` are cheap and may be called while another thread is in
+    ``process``, which takes as long as the backend; only one thread may call ``process``.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class Reconstructor:
         self._loops = (
             LoopCorrection(config.loop_closure) if config.loop_closure.enabled else None)
         self._trajectory: dict[int, tuple[int, Array]] = {}
+        # As of the last window: a loop may hold the map for seconds.
+        self._map_counts = self._count_map()
 
     def add(self, frame: Frame) -> Decision:
         """
@@ -116,7 +118,9 @@ class Reconstructor:
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
-                return self._close_loops(submap, window.keyframes)
+                submap = self._close_loops(submap, window.keyframes)
+                self._map_counts = self._count_map()
+                return submap
         except (ReconstructionError, AlignmentError) as error:
             with self._input_lock:
                 if isinstance(error, WindowTooLargeError) and error.fits:
@@ -134,6 +138,7 @@ class Reconstructor:
             self._window.clear()
             self._clear_map()
             self._alignment.reset()
+            self._map_counts = self._count_map()
 
     def map_points(self) -> PointCloud:
         """Return the accumulated map."""
@@ -157,13 +162,11 @@ class Reconstructor:
 
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: keyframes, drops, segments, and why frames decided."""
-        with self._input_lock, self._map_lock:
+        with self._input_lock:
             return {
                 'keyframes': self._next_id,
                 'keyframes_dropped': self._window.dropped,
-                'segments': self._alignment.segments,
-                'map_voxels': len(self._map),
-                **(self._loops.statistics() if self._loops else {}),
+                **self._map_counts,
                 **{f'frames_{reason}': n for reason, n in sorted(self._selector.counts.items())},
             }
 
@@ -206,6 +209,10 @@ class Reconstructor:
         return replace(
             submap, moved=True, map_from_world=(
                 poses[newest.keyframe_id] @ np.linalg.inv(newest.world_from_camera)))
+
+    def _count_map(self) -> dict[str, int]:
+        loops = self._loops.statistics() if self._loops else {}
+        return {'segments': self._alignment.segments, 'map_voxels': len(self._map), **loops}
 
     def _clear_map(self) -> None:
         self._map.clear()
