@@ -34,6 +34,8 @@ from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
 from tf_tree import SIMULATED
 
+from mapanything_ros.core.datatypes import Keyframe, Scale, Submap
+
 MILLISECOND_NS = 10**6
 
 
@@ -207,6 +209,23 @@ def test_a_camera_with_another_parent_is_left_alone(start_with_tree):
     robot.path(3)
     assert not tree.sent()
     assert tree.parents() == {FRAME: {'head'}}
+
+
+def test_each_camera_has_its_own_parent(start_with_tree):
+    robot, tree = start_with_tree({})
+    head = transform(BODY_FROM_OPTICAL, header(1, 'head'), 'on_head')
+    robot.tf_static.publish(TFMessage(transforms=[head]))
+    robot.wait_for(lambda: 'head' in robot.node._buffer.all_frames_as_string())
+    seen, frames = [robot.look() for _ in range(4)], ['free', 'on_head', 'free', 'on_head']
+    keyframes = [
+        Keyframe(number, look.stamp_ns, frame, look.rgb)
+        for number, (look, frame) in enumerate(zip(seen, frames, strict=True))]
+    first = np.linalg.inv(seen[0].world_from_camera)
+    views = tuple(robot.backend._predict(keyframe, first) for keyframe in keyframes)
+    robot.node._tf_output.send_keyframes(
+        Submap(views, Scale('model'), np.eye(4), new_ids=frozenset(range(4))), keyframes)
+    robot.wait_for(lambda: len(tree.sent()) == 2, 'the camera that nothing holds')
+    assert tree.parents() == {'free': {'map'}, 'on_head': {'head'}}
 
 
 def test_a_base_with_odometry_is_left_alone(start_with_tree):

@@ -51,8 +51,8 @@ class TfOutput:
         self.active = False
         self._map_from_odom = np.eye(4)
         self._sent_ns = 0
-        self._check_s = 0.0
-        self._blocked = False
+        # By child: when to look again, and whether another node gives it a parent.
+        self._checked: dict[str, tuple[float, bool]] = {}
 
     def destroy(self) -> None:
         """Give the topic back."""
@@ -99,14 +99,15 @@ class TfOutput:
     def _has_other_parent(self, child: str) -> bool:
         """Look the child up in the tree as it was heard, once a second."""
         now_s = time.monotonic()
-        if now_s >= self._check_s:
-            self._check_s = now_s + CHECK_PERIOD_S
+        again_s, blocked = self._checked.get(child, (now_s, False))
+        if now_s >= again_s:
             frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
             parent = frames[child]['parent'] if child in frames else self._tf.map_frame
-            self._blocked = parent != self._tf.map_frame
-            if self._blocked:
+            blocked = parent != self._tf.map_frame
+            self._checked[child] = now_s + CHECK_PERIOD_S, blocked
+            if blocked:
                 self._reporter.warn(
                     'tf_parent', f'{child} already has the parent {parent} in TF, so '
                     f'{self._tf.map_frame}->{child} is not sent: set tf.mode, tf.odom_frame and '
                     'tf.base_frame to match the robot')
-        return self._blocked
+        return blocked
