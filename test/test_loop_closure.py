@@ -278,3 +278,18 @@ def test_a_map_that_was_moved_takes_its_places_along():
     edges = run(loops, moved, views, range(30, COUNT))
     assert_true(edges, poses)
     assert edges
+
+
+def test_a_move_does_not_lengthen_the_path():
+    poses, views = lap_and_a_half()
+    loops, rgb, depth_m = LoopClosure(CONFIG), *views[0]
+    run(loops, poses, views, range(2))
+    # Where there is nothing to see, the camera goes on for 10 m.
+    blank = prediction(2, rgb, np.zeros_like(depth_m))
+    far = camera([10.0, 0.0, 0.0], 0.0) @ poses[1]
+    loops.add(Keyframe(2, 2, 'camera', rgb, K), blank, far)
+    before_m = loops._path_m
+    shift = camera([0.0, 3.0, 0.0], 1.0)
+    loops.repose({number: shift @ pose for number, pose in enumerate([*poses[:2], far])})
+    loops.add(Keyframe(3, 3, 'camera', rgb, K), blank, shift @ far)
+    assert loops._path_m == pytest.approx(before_m)

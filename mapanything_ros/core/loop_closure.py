@@ -93,7 +93,7 @@ class LoopClosure:
         self._waiting: list[LoopEdge] = []
         self._closed: list[LoopEdge] = []
         self._path_m = 0.0
-        self._last_position: Array | None = None
+        self._last: tuple[int, Array] | None = None
 
     def add(self, keyframe: Keyframe, view: Prediction, map_from_camera: Array) -> list[LoopEdge]:
         """
@@ -103,9 +103,9 @@ class LoopClosure:
         wait for a second opinion.
         """
         position = map_from_camera[:3, 3]
-        if self._last_position is not None:
-            self._path_m += float(np.linalg.norm(position - self._last_position))
-        self._last_position = position.copy()
+        if self._last is not None:
+            self._path_m += float(np.linalg.norm(position - self._last[1]))
+        self._last = keyframe.id, position.copy()
         features = extract(keyframe, view)
         if len(features) < self._config.min_inliers:
             self._counts['keyframes_without_features'] += 1
@@ -127,8 +127,8 @@ class LoopClosure:
         for number, pose in poses.items():
             if number in self._places:
                 self._places[number] = replace(self._places[number], map_from_camera=pose)
-            if self._places and number == next(reversed(self._places)):
-                self._last_position = pose[:3, 3].copy()
+            if self._last is not None and number == self._last[0]:
+                self._last = number, pose[:3, 3].copy()
         self._closed = [
             edge for edge in self._closed
             if edge.older in self._places and edge.newer in self._places

@@ -91,13 +91,12 @@ class KeyframeWindow:
         while len(self._keyframes) > size:
             self._keyframes.popleft()
 
-    def clear(self) -> int:
-        """Forget all keyframes; return how many were never in a window."""
-        lost, self._fresh = self._fresh, 0
+    def clear(self) -> None:
+        """Forget all keyframes."""
         self._keyframes.clear()
         self._parts.clear()
+        self._fresh = 0
         self._retry = False
-        return lost
 
     def _split(self, window: tuple[Keyframe, ...]) -> list[tuple[Keyframe, ...]]:
         overlap = self._size - self._step
