@@ -51,6 +51,7 @@ from robot import LATCHED, ODOMETRY, Robot
 from sensor_msgs.msg import PointCloud2
 
 from mapanything_ros.core.config import MapConfig
+from mapanything_ros.ros import messages
 
 LUMA = np.array([0.299, 0.587, 0.114])
 # Where the colours of a Bayer cell's four pixels lie in RGB, row by row.
@@ -244,6 +245,24 @@ def test_path_and_pose_are_the_camera_in_the_map(robot):
             found = matrix_of(message.pose.position, message.pose.orientation)
             assert np.allclose(found, truth, atol=1e-6)
     assert list(path) == sorted(path)
+
+
+def test_a_path_that_grows_is_converted_once(monkeypatch):
+    convert = Mock(wraps=messages.to_pose)
+    monkeypatch.setattr(messages, 'to_pose', convert)
+    poses = [np.eye(4) for _ in range(3)]
+    for number, pose in enumerate(poses):
+        pose[0, 3] = number
+    maker = messages.PathMaker('map')
+    maker.message(list(enumerate(poses[:2])), 9)
+    assert convert.call_count == 2
+    # A loop has moved the first one.
+    poses[0] = poses[0] + 5.0 * np.eye(4, k=3)
+    path = maker.message(list(enumerate(poses)), 10)
+    assert convert.call_count == 4
+    assert [pose.pose.position.x for pose in path.poses] == [5.0, 1.0, 2.0]
+    assert [stamp_of(pose) for pose in path.poses] == [0, 1, 2]
+    assert maker.message([], 11).poses == []
 
 
 def test_updates_add_up_to_the_map(robot):

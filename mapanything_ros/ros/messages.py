@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from sensor_msgs.msg import PointCloud2
 import torch
@@ -49,9 +50,24 @@ def map_message(cloud: PointCloud, stamp_ns: int, map_frame: str) -> PointCloud2
     return to_cloud(pack_cloud(cloud), to_header(stamp_ns, map_frame))
 
 
-def path_message(
-    trajectory: Sequence[tuple[int, Array]], stamp_ns: int, map_frame: str,
-) -> Path:
-    """Return stamps (ns) and (4,4) poses in the map frame as a path, which may be empty."""
-    return Path(header=to_header(stamp_ns, map_frame), poses=[
-        to_pose(pose, to_header(at_ns, map_frame)) for at_ns, pose in trajectory])
+class PathMaker:
+    """
+    Makes the message of a path again and again while it grows, for hours.
+
+    Only poses that are new or were replaced are converted: an array must not change.
+    """
+
+    def __init__(self, map_frame: str) -> None:
+        self._map_frame = map_frame
+        # By stamp and identity, which nothing else has while the pose is kept.
+        self._known: dict[tuple[int, int], tuple[Array, PoseStamped]] = {}
+
+    def message(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> Path:
+        """Return stamps (ns) and (4,4) poses in the map frame as a path, which may be empty."""
+        self._known = {
+            (at_ns, id(pose)): self._known.get((at_ns, id(pose))) or (
+                pose, to_pose(pose, to_header(at_ns, self._map_frame)))
+            for at_ns, pose in trajectory}
+        return Path(
+            header=to_header(stamp_ns, self._map_frame),
+            poses=[message for _, message in self._known.values()])

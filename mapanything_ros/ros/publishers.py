@@ -29,7 +29,7 @@ from mapanything_ros.core.datatypes import Array, Keyframe, Submap
 from mapanything_ros.core.packing import pack_points
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
-from mapanything_ros.ros.messages import keyframe_messages, map_message, path_message
+from mapanything_ros.ros.messages import keyframe_messages, map_message, PathMaker
 from mapanything_ros.ros.transforms import to_header, to_pose
 
 # One message a keyframe, and a window's keyframes come at once.
@@ -47,6 +47,7 @@ class Publishers:
 
     def __init__(self, node: LifecycleNode, map_frame: str) -> None:
         self._map_frame = map_frame
+        self._path_maker = PathMaker(map_frame)
         create = node.create_lifecycle_publisher
         self._keyframe = {
             name: create(kind, f'~/keyframe/{name}', RELIABLE) for name, kind in KEYFRAME.items()}
@@ -99,4 +100,4 @@ class Publishers:
 
     def publish_path(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> None:
         """Publish the poses of all keyframes in the map, which may be none."""
-        self._path.publish(path_message(trajectory, stamp_ns, self._map_frame))
+        self._path.publish(self._path_maker.message(trajectory, stamp_ns))

@@ -35,7 +35,7 @@ from mapanything_ros.offline.bag import LATCHED
 from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.ros.conversions import to_cloud
-from mapanything_ros.ros.messages import keyframe_messages, map_message, path_message
+from mapanything_ros.ros.messages import keyframe_messages, map_message, PathMaker
 from mapanything_ros.ros.transforms import to_header, to_pose, to_transform
 
 NODE = '/mapanything'
@@ -149,6 +149,7 @@ class _Maps:
         self._config = config
         self._voxels = VoxelMap(config.map)
         self._trajectory = keyframes.trajectory()
+        self._path_maker = PathMaker(config.tf.map_frame)
         self._seen = 0
         self._told_ns = self._whole_ns = self._trajectory[0][0] if self._trajectory else 0
 
@@ -163,8 +164,8 @@ class _Maps:
             self._told_ns = stamp_ns
             yield _Output(stamp_ns, f'{NODE}/map_updates', map_message(
                 self._voxels.updates(), stamp_ns, frame))
-            yield _Output(stamp_ns, f'{NODE}/path', path_message(
-                self._trajectory[:self._seen], stamp_ns, frame))
+            yield _Output(stamp_ns, f'{NODE}/path', self._path_maker.message(
+                self._trajectory[:self._seen], stamp_ns))
         if last or stamp_ns - self._whole_ns >= config.full_period_s * 1e9:
             self._whole_ns = stamp_ns
             yield _Output(stamp_ns, f'{NODE}/map', map_message(
