@@ -385,6 +385,21 @@ def test_a_window_of_unknown_scale_does_not_get_into_a_map_in_metres():
         alignment.place(replace(turning, scale=Scale('none')), frames)
 
 
+@pytest.mark.parametrize(('numbers', 'source'), [([0, 1, 2, 3], 'model'), ([0, 1], 'odometry')])
+def test_a_window_of_unknown_scale_is_not_compared_with_odometry(numbers, source):
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(source), False)
+    with pytest.raises(AlignmentError, match=r'nothing tells how large .* set scale\.source'):
+        alignment.place(window(numbers, 'none', 0.25), keyframes(numbers))
+
+
+def test_two_keyframes_on_a_map_in_metres_take_its_scale_before_odometry_judges_them():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    alignment.place(window([0, 1, 2], 'none', 3.0), keyframes([0, 1, 2]))
+    submap = alignment.place(window([2, 3], 'none', 5.0), keyframes([2, 3]))
+    assert_poses(submap, np.eye(4), atol=1e-6)
+    assert submap.scale.source == 'map'
+
+
 def test_a_window_of_which_nothing_fits_the_odometry_is_rejected_whatever_is_asked():
     alignment = Alignment(
         AlignmentConfig(min_inliers=0.0, max_rotation_deg=1.0), ScaleConfig(), False)

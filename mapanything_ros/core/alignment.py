@@ -41,6 +41,8 @@ from mapanything_ros.core.scale import (
     evidence_of_ratios,
     fuse,
     Fused,
+    MIN_ODOMETRY_BASELINE_M,
+    MIN_ODOMETRY_POSES,
     odometry_evidence,
     PIXELS_A_SAMPLE,
     rescaled,
@@ -115,12 +117,13 @@ class Alignment:
         Return the window in the map frame; ``keyframes`` are those that it was made of.
 
         Raises AlignmentError, and leaves everything as it was, where the keyframes contradict
-        the map or the odometry, or nothing tells the scale of a window that they tie to the map.
+        the map or the odometry, or nothing tells the scale of a window that must fit them.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window, left_out = self._without_wrong(window, by_id)
         window, fused, warning = self._scaled(window, by_id)
         warning = left_out or warning
+        self._require_scale(window, by_id)
         odometry, _ = self._join_odometry(window.views, by_id)
         if window.scale.metric and self._placed and not self._metric:
             # Nothing in metres goes with what is not.
@@ -163,6 +166,8 @@ class Alignment:
     ) -> tuple[WindowPrediction, str]:
         """Leave out the few views that odometry belies; at any scale, which is not known yet."""
         evidence = odometry_evidence(window.views, by_id)
+        if evidence is None and not window.scale.metric:
+            return window, ''
         factor = evidence.factor if evidence else 1.0
         _, wrong = self._join_odometry([rescaled(view, factor) for view in window.views], by_id)
         if not wrong:
@@ -185,11 +190,6 @@ class Alignment:
             chain = None
         fused = fuse(chain, self._scale_sigma, anchor)
         if fused is None:
-            first = by_id[window.views[0].keyframe_id]
-            if self._metric and (self._known(window.views) or self._tied(first)):
-                raise AlignmentError(
-                    'nothing tells how large the window is: it shares too little with the map, '
-                    'and its odometry or depth is too little evidence of scale')
             return window, Fused(1.0, math.inf), ''
         used = anchor if anchor is not None and not fused.conflict else chain
         assert used is not None
@@ -242,6 +242,17 @@ class Alignment:
             return torch.empty(0, device=view.mask.device)
         both = placed.mask & view.mask
         return placed.depth_m[both] / view.depth_m[both]
+
+    def _require_scale(self, window: WindowPrediction, by_id: Keyframes) -> None:
+        """Raise AlignmentError where a window without metres meets odometry or a map in metres."""
+        if window.scale.metric:
+            return
+        odometry = any(by_id[v.keyframe_id].odom_from_camera is not None for v in window.views)
+        if odometry or self._metric and self._known(window.views):
+            raise AlignmentError(
+                'nothing tells how large the window is, which odometry or map have in metres: '
+                'set scale.source to odometry or depth; odometry tells it where the camera has '
+                f'moved {MIN_ODOMETRY_BASELINE_M:g} m in {MIN_ODOMETRY_POSES} keyframes')
 
     # Place
 
