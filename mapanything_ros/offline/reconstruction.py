@@ -213,7 +213,7 @@ class Reconstruction:
         store.update_poses(dict(self._reconstructor.trajectory()))
         self._scale = submap.scale
         if submap.warning:
-            self._notices.warn('scale', submap.warning)
+            self._notices.warn('window_doubtful', submap.warning)
 
     def _points_of(self, store: KeyframeStore) -> PointCloud:
         """Return the map of keyframes that the pipeline has forgotten."""
@@ -232,7 +232,8 @@ class Reconstruction:
         why = next(iter(reversed(self._notices.first.values())), '')
         return (
             f'{keyframes} of {self._source.read} images became keyframes, and a window takes '
-            f'{least} at least' + (f'; {why}' if why else ''))
+            f'{least} at least (MapAnything takes one, too: --set window.size=1 --set '
+            'window.overlap=0 --set map.min_views=1)' + (f'; {why}' if why else ''))
 
 
 def _record(view: Prediction, keyframe: Keyframe, name: str, submap: Submap) -> KeyframeRecord:
