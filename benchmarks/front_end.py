@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
-import random
 import signal
 import subprocess
 import sys
@@ -46,6 +45,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_ros import TransformBroadcaster
 import torch
 
+from mapanything_ros.offline.node_process import private_domain
 from mapanything_ros.ros.conversions import to_camera_info, to_image
 from mapanything_ros.ros.transforms import to_header, to_ns, to_transform
 
@@ -83,22 +83,21 @@ class Figures:
 
 def run(output: Path, images: int) -> None:
     """Measure all cases and the memory, print a table and write the figures as JSON."""
-    os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 100))
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     cases = [
         Case(size, transport, selection, keyframes)
         for size in SIZES for transport in ('compressed', 'raw')
         for selection in ('odometry', 'flow') for keyframes in (False, True)]
     print(f'{"front end":10} {"":10} {"":9} {"keyframes":>9} {"images/s":>9} {"CPU at 30/s":>12}')
     results = []
-    for case in cases:
-        figures = measure(case)
-        results.append({**asdict(case), **asdict(figures)})
-        print(
-            f'{case.size:10} {case.transport:10} {case.selection:9} '
-            f'{"1 in 10" if case.keyframes else "none":>9} {figures.images_per_s:9.0f} '
-            f'{figures.cpu_share_at_30_hz:12.1%}', flush=True)
-    memory = measure_memory(images)
+    with private_domain():
+        for case in cases:
+            figures = measure(case)
+            results.append({**asdict(case), **asdict(figures)})
+            print(
+                f'{case.size:10} {case.transport:10} {case.selection:9} '
+                f'{"1 in 10" if case.keyframes else "none":>9} {figures.images_per_s:9.0f} '
+                f'{figures.cpu_share_at_30_hz:12.1%}', flush=True)
+        memory = measure_memory(images)
     for count, mib in memory.items():
         print(f'resident memory after {count:>6} images: {mib:.0f} MiB')
     output.write_text(json.dumps({

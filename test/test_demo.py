@@ -19,6 +19,7 @@ import sys
 import time
 from xml.etree import ElementTree
 
+from domain_coordinator import domain_id
 import numpy as np
 import open3d as o3d
 import pytest
@@ -133,10 +134,12 @@ def test_parameters_become_yaml_that_ros_reads_as_meant():
         '-r', 'image:=/camera/image']
 
 
-def test_two_demos_do_not_share_a_domain(monkeypatch):
+def test_demos_share_no_domain_with_each_other_or_with_tests_of_ros(monkeypatch):
     monkeypatch.setattr(os, 'environ', dict(os.environ))
     with private_domain() as first, private_domain() as second:
         assert first != second
+        with domain_id(iter([first, second, *range(1, 101)]).__next__) as third:
+            assert third not in (first, second)
         assert os.environ['ROS_DOMAIN_ID'] == str(second)
         assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
 

@@ -202,6 +202,32 @@ def test_a_window_that_joined_badly_gives_way_where_it_joined():
     assert change[2] > 0.8 * change.sum()
 
 
+@pytest.mark.parametrize('told', [True, False], ids=['odometry', 'no odometry'])
+def test_a_step_that_odometry_contradicts_gives_way_first(told):
+    rng = np.random.default_rng(5)
+    straight_on = straight([0.2] * 11)
+    # What odometry says: straight on too, but for its noise.
+    odometry = [pose @ rigid(rng.normal(0, 0.002, 3), [0, 0, 0]) for pose in straight_on]
+    bend = rigid([0, 0, 0.05], [0, 0, 0])
+    bent = [*straight_on[:8], *(
+        straight_on[7] @ bend @ np.linalg.inv(straight_on[7]) @ pose for pose in straight_on[8:])]
+    graph = PoseGraph()
+    for start in range(0, 12, 4):
+        ids = range(start, start + 4)
+        graph.add_window(
+            window({i: bent[i] for i in ids}), {i: odometry[i] for i in ids} if told else None)
+    graph.add_loops([LoopEdge(0, 11, straight_on[11], 0.001, 0.001)])
+    poses = graph.optimize()
+    turns = np.array([
+        vector(np.linalg.inv(poses[i]) @ poses[i + 1])[2] - vector(np.linalg.inv(a) @ b)[2]
+        for i, (a, b) in enumerate(pairwise(bent))])
+    if told:
+        assert turns[7] == pytest.approx(-0.05, abs=0.003)
+        assert position_rmse(poses, straight_on) < 0.25 * position_rmse(bent, straight_on)
+    else:
+        assert np.abs(turns).max() < 0.025
+
+
 def test_a_keyframe_that_comes_late_finds_its_place_between_its_neighbours():
     poses = dict(enumerate(straight([0.2] * 4)))
     graph = PoseGraph()

@@ -40,7 +40,9 @@ class LoopCorrection:
     def add(self, submap: Submap, keyframes: Sequence[Keyframe]) -> dict[int, Array]:
         """Take a window in; return the new ``map_from_camera`` (4,4) of all that has to move."""
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
-        self._graph.add_window(submap)
+        self._graph.add_window(submap, {
+            keyframe.id: keyframe.odom_from_camera for keyframe in keyframes
+            if keyframe.odom_from_camera is not None})
         edges = [
             edge for view in submap.views if view.keyframe_id in submap.new_ids
             for edge in self._closure.add(

@@ -30,6 +30,8 @@ from mapanything_ros.core.path_stretch import Step, Stretch, vector
 STEP_SHARE, STEP_RAD = 0.1, math.radians(0.05)
 # Shorter steps are no surer than this one, metres.
 MIN_STEP_M = 0.02
+# Odometry that turned otherwise by so many times the usual difference makes a step doubtful.
+UNUSUAL = 3.0
 # Loops that tell how much worse the path is than its steps say.
 SURPRISES = 20
 # A loop must hold to so many standard deviations, but never closer than this.
@@ -82,7 +84,8 @@ class PoseGraph:
 
     Steps of the chain are as the windows were placed: by shared keyframes, or by odometry where
     windows share none. Their error grows with length; where two windows join, by the residual of
-    that; and all over by what most loops say that the path is off. Only keyframes of loops are
+    that; where odometry turned otherwise, much more than it usually does, by the difference; and
+    all over by what most loops say that the path is off. Only keyframes of loops are
     variables of the optimisation (Open3D's); the path between two of them is one edge with all
     its uncertainty, and bends by its parts of that afterwards. The first keyframe never moves.
     """
@@ -99,11 +102,19 @@ class PoseGraph:
         self._ids: list[int] = []
         self._poses: dict[int, Array] = {}
         self._steps: dict[int, Step] = {}
+        self._odometry: dict[int, Array] = {}
+        # By how much odometry turned otherwise in each step, sorted.
+        self._differences_rad: list[float] = []
         self._held: list[LoopEdge] = []
         self._new: list[LoopEdge] = []
 
-    def add_window(self, submap: Submap) -> None:
-        """Add the keyframes that a window has placed; those that are known stay as they are."""
+    def add_window(self, submap: Submap, odometry: Mapping[int, Array] | None = None) -> None:
+        """
+        Add the keyframes that a window has placed; those that are known stay as they are.
+
+        ``odometry`` gives ``odom_from_camera`` (4,4) of keyframes by id, where it is known.
+        """
+        self._odometry.update(odometry or {})
         residual_m = submap.residual_m
         for view in sorted(submap.views, key=lambda view: view.keyframe_id):
             if view.keyframe_id not in self._poses:
@@ -156,7 +167,18 @@ class PoseGraph:
         motion = np.linalg.inv(self._poses[previous]) @ self._poses[this]
         length_m = max(float(np.linalg.norm(motion[:3, 3])), MIN_STEP_M)
         variance_m2 = (STEP_SHARE * length_m) ** 2 + residual_m ** 2
-        return Step(motion, np.repeat([STEP_RAD ** 2, variance_m2], 3))
+        variance_rad2 = STEP_RAD ** 2 + self._doubt_rad(previous, this, motion) ** 2
+        return Step(motion, np.repeat([variance_rad2, variance_m2], 3))
+
+    def _doubt_rad(self, previous: int, this: int, motion: Array) -> float:
+        """Return how far odometry turned otherwise, 0 where it is no farther than usual."""
+        if not {previous, this} <= self._odometry.keys():
+            return 0.0
+        measured = np.linalg.inv(self._odometry[previous]) @ self._odometry[this]
+        difference_rad = float(np.linalg.norm(vector(np.linalg.inv(measured) @ motion)[:3]))
+        insort(self._differences_rad, difference_rad)
+        usual_rad = self._differences_rad[len(self._differences_rad) // 2]
+        return difference_rad if difference_rad > UNUSUAL * usual_rad else 0.0
 
     def _solve(self, loops: Sequence[LoopEdge]) -> dict[int, Array]:
         """Return all poses as these loops want them."""

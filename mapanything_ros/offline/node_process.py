@@ -30,8 +30,10 @@ from types import TracebackType
 from mapanything_ros.core.errors import MapAnythingRosError
 
 # Domains above 101 use ports that Linux gives to anybody.
-DOMAINS = range(1, 102)
-FIRST_LOCK_PORT = 22300
+DOMAINS = range(1, 101)
+# A domain is taken by binding this port plus its number: what ROS's domain_coordinator does, so
+# that tests of any ROS package on this machine keep off too.
+FIRST_LOCK_PORT = 32768
 STOP_TIMEOUT_S = 20.0
 TAIL_LINES = 15
 # Fast DDS gives a process 512 KiB of shared memory for all that it sends. A raw image fills
@@ -69,11 +71,11 @@ class DemoError(MapAnythingRosError):
 
 @contextmanager
 def private_domain() -> Iterator[int]:
-    """Give a random ROS domain on this machine alone, and keep other demos off it meanwhile."""
+    """Give a random ROS domain on this machine alone, and keep others off it meanwhile."""
     for domain in random.sample(DOMAINS, len(DOMAINS)):
-        lock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        lock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            lock.bind(('127.0.0.1', FIRST_LOCK_PORT + domain))
+            lock.bind(('', FIRST_LOCK_PORT + domain))
         except OSError:
             lock.close()
             continue
@@ -84,7 +86,7 @@ def private_domain() -> Iterator[int]:
         with lock:
             yield domain
         return
-    raise DemoError('every ROS domain is taken by another demo on this machine')
+    raise DemoError('every ROS domain is taken on this machine')
 
 
 def use_large_shared_memory(profile: Path) -> None:
