@@ -349,6 +349,44 @@ def test_odometry_that_slips_is_said_and_the_map_keeps_its_scale():
     assert 'odometry is 1.12 times that of the map' in submap.warning
 
 
+def test_a_map_that_began_with_the_wrong_scale_starts_again():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    placed = []
+    for start, factor in ((0, 2.7), (2, 1.05), (4, 0.95)):
+        numbers = [start, start + 1, start + 2, start + 3]
+        placed.append(alignment.place(
+            window(numbers, 'model', factor), keyframes(numbers, odometry=False)))
+    _, second, third = placed
+    assert second.scale.factor == pytest.approx(2.7 / 1.05, rel=1e-5)
+    assert 'the model sees this window 0.39 times as large as the map' in second.warning
+    assert third.new_segment
+    assert third.new_ids == set(numbers)
+    assert third.scale == Scale('model', 1.0, third.scale.residual)
+    assert 'must be multiplied by 0.35 than have made it: the map starts again' in third.warning
+
+
+def test_a_window_of_the_wrong_size_that_odometry_refuses_has_its_vote_too():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    alignment.place(window([0, 1, 2], 'model', 2.7), keyframes([0, 1, 2], odometry=False))
+    with pytest.raises(AlignmentError, match='disagrees with the odometry'):
+        alignment.place(window([1, 2, 3, 4], 'model', 1.1), keyframes([1, 2, 3, 4]))
+    submap = alignment.place(window([1, 2, 3, 4], 'model', 1.0), keyframes([1, 2, 3, 4]))
+    assert submap.new_segment
+    assert_poses(submap, np.eye(4), atol=1e-6)
+
+
+def test_after_a_gap_odometry_brings_the_map_s_scale_to_a_window():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    for start in (0, 2, 4, 6):
+        numbers = [start, start + 1, start + 2, start + 3]
+        alignment.place(window(numbers, 'model', 1.1), keyframes(numbers))
+    numbers = [12, 13, 14, 15]
+    submap = alignment.place(window(numbers, 'model', 0.9), keyframes(numbers))
+    assert not submap.new_segment
+    # It weighs no more than any other window's opinion, and the map was made by four.
+    assert 0.9 * submap.scale.factor == pytest.approx(1.1 ** 0.8 * 0.9 ** 0.2, rel=0.01)
+
+
 def test_a_window_after_a_gap_that_odometry_is_silent_about_has_the_model_s_scale():
     alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
     alignment.place(window([0, 1, 2], 'model'), keyframes([0, 1, 2]))

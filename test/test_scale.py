@@ -21,9 +21,7 @@ import torch
 from mapanything_ros.core.datatypes import Keyframe, Prediction
 from mapanything_ros.core.scale import (
     depth_evidence,
-    Evidence,
     evidence_of_ratios,
-    fuse,
     odometry_evidence,
 )
 
@@ -49,9 +47,6 @@ def keyframe(number, odometry=None, depth_m=None, k=K):
     return Keyframe(
         number, number, 'camera', np.zeros((2, 2, 3), np.uint8), k,
         None if depth_m is None else depth_m.astype(np.float32), odometry)
-
-
-# Evidence
 
 
 def test_odometry_says_how_much_longer_the_way_was():
@@ -115,58 +110,3 @@ def test_evidence_is_as_sure_as_its_spread_and_number_say():
     assert few.factor == pytest.approx(math.exp(0.2), rel=0.06)
     assert many.sigma == pytest.approx(0.1 / math.sqrt(300), rel=0.25)
     assert few.sigma == pytest.approx(0.1 / math.sqrt(30), rel=0.5)
-
-
-# Fusion
-
-
-def evidence(factor, sigma, source='map'):
-    return Evidence(source, factor, sigma, sigma)
-
-
-def test_nothing_known_is_nothing():
-    assert fuse(None, math.inf, None) is None
-
-
-def test_one_source_alone_is_taken():
-    alone = fuse(None, math.inf, evidence(1.3, 0.02, 'odometry'))
-    assert (alone.factor, alone.sigma, alone.conflict) == (1.3, 0.02, False)
-    chained = fuse(evidence(0.7, 0.03), 0.04, None)
-    assert chained.factor == 0.7
-    assert chained.sigma == pytest.approx(0.05)
-
-
-def test_on_a_map_of_unknown_scale_the_anchor_alone_counts():
-    found = fuse(evidence(2.0, 0.01), math.inf, evidence(1.1, 0.02, 'depth'))
-    assert (found.factor, found.sigma, found.conflict) == (1.1, 0.02, False)
-    assert fuse(evidence(2.0, 0.01), math.inf, None).factor == 2.0
-
-
-def test_two_sources_are_weighted_by_their_variances():
-    found = fuse(evidence(1.0, 0.01), 0.0, evidence(1.04, 0.02, 'odometry'))
-    assert math.log(found.factor) == pytest.approx(math.log(1.04) * 0.2)
-    assert 1 / found.sigma ** 2 == pytest.approx(1 / 0.01 ** 2 + 1 / 0.02 ** 2)
-
-
-def test_an_anchor_that_contradicts_is_refused_and_said():
-    found = fuse(evidence(1.0, 0.01), 0.01, evidence(3.0, 0.02, 'odometry'))
-    assert found.conflict
-    assert found.factor == 1.0
-
-
-def test_the_scale_settles_where_the_anchors_are_right_on_average():
-    """Chain 300 windows whose joins err by 0.3 % and whose anchors err by 3 % each."""
-    random = np.random.default_rng(1)
-    errors, plain, sigma, scale = [], [], math.inf, 1.0
-    for step in range(300):
-        anchor = evidence(math.exp(random.normal(0, 0.03)), 0.03, 'odometry')
-        chain = evidence(scale * math.exp(random.normal(0, 0.003)), 0.003) if step else None
-        found = fuse(chain, sigma, anchor)
-        assert not found.conflict
-        scale, sigma = found.factor, found.sigma
-        errors.append(abs(math.log(scale)))
-        plain.append(abs(math.log(anchor.factor)))
-    settled = float(np.mean(errors[50:]))
-    assert settled < 0.012
-    assert settled < 0.5 * float(np.mean(plain[50:]))
-    assert sigma == pytest.approx(math.sqrt(0.003 * 0.03), rel=0.1)

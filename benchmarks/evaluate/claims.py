@@ -92,13 +92,14 @@ def _drops(results: Results) -> Iterator[str]:
     """
     Compare with the error without drops and odometry's share of a random walk, in quadrature.
 
-    What one gap costs is luck, so all runs count together.
+    What one gap costs is luck, so all runs count together; but for those where every window has
+    its own scale, which odometry has no part in.
     """
     by_run = dict(results)
     shares = []
     for run, figures in results:
         whole = by_run.get(replace(run, drops_percent=0))
-        if run.drops_percent and run.scale == 'odometry' and whole:
+        if run.drops_percent and run.one_scale and whole:
             expected_m = math.hypot(
                 whole.position_m, math.sqrt(figures.gaps) * figures.odometry_m)
             shares.append(figures.position_m / expected_m)

@@ -66,6 +66,11 @@ class Run:
         return self.method in MODELS
 
     @property
+    def one_scale(self) -> bool:
+        """Say whether windows are brought to one scale, not left as the backend has each."""
+        return self.method == 'sim3' or self.ours and self.scale == 'odometry'
+
+    @property
     def label(self) -> str:
         """Return the row's name in the table."""
         if not self.ours:

@@ -34,13 +34,12 @@ from mapanything_ros.core.datatypes import (
     WindowPrediction,
 )
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.map_scale import Fused, MapScale, Measured
 from mapanything_ros.core.registration import Pairs, register
 from mapanything_ros.core.scale import (
     depth_evidence,
     Evidence,
     evidence_of_ratios,
-    fuse,
-    Fused,
     MIN_ODOMETRY_BASELINE_M,
     MIN_ODOMETRY_POSES,
     odometry_evidence,
@@ -89,8 +88,8 @@ class Alignment:
     hold, found by id, by their full poses and by their pixels: the same pixel is the same point.
     The first window lies where odometry says, else with the robot's base (or the camera's body
     frame) at the map's origin, and one that shares nothing with the last is placed by odometry,
-    or starts a new segment. The first window in metres starts the map again where it was not in
-    metres before.
+    or starts a new segment. The map starts again with the first window in metres where it was
+    not in metres before, and where more windows contradict its scale than have made it.
     """
 
     def __init__(
@@ -109,23 +108,22 @@ class Alignment:
         self._placed: dict[int, _Placed] = {}
         self._map_from_odom: Array | None = None
         self._last_pose: Array | None = None
-        self._metric = False
-        self._scale_sigma = math.inf
+        self._scale = MapScale()
 
     def place(self, window: WindowPrediction, keyframes: Sequence[Keyframe]) -> Submap:
         """
         Return the window in the map frame; ``keyframes`` are those that it was made of.
 
-        Raises AlignmentError, and leaves everything as it was, where the keyframes contradict
-        the map or the odometry, or nothing tells the scale of a window that must fit them.
+        Raises AlignmentError, and leaves the map as it was, where the keyframes contradict the
+        map or the odometry, or nothing tells the scale of a window that must fit them.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window, left_out = self._without_wrong(window, by_id)
-        window, fused, warning = self._scaled(window, by_id)
+        window, measured, fused, warning = self._scaled(window, by_id)
         warning = left_out or warning
         self._require_scale(window, by_id)
         odometry, _ = self._join_odometry(window.views, by_id)
-        if window.scale.metric and self._placed and not self._metric:
+        if window.scale.metric and self._placed and not self._scale.metric:
             # Nothing in metres goes with what is not.
             self.reset()
         known = self._known(window.views)
@@ -143,7 +141,7 @@ class Alignment:
             new_segment=not known and not self._tied(first),
             inliers=join.inliers, warning=warning)
         self._remember(submap, by_id)
-        self._scale_sigma = fused.sigma
+        self._scale.remember(measured, fused, submap.scale.metric)
         return submap
 
     def repose(self, poses: Mapping[int, Array]) -> None:
@@ -181,45 +179,54 @@ class Alignment:
 
     def _scaled(
         self, window: WindowPrediction, by_id: Keyframes,
-    ) -> tuple[WindowPrediction, Fused, str]:
+    ) -> tuple[WindowPrediction, Measured, Fused, str]:
         """Return the window in metres, as far as they are known, and what contradicts that."""
-        chain = self._chain(window)
-        anchor = self._anchor(window, by_id, chain is not None)
-        if chain is not None and anchor is not None and self._config.model == 'se3':
-            # Only what the source of scale cannot say is taken from the map.
-            chain = None
-        fused = fuse(chain, self._scale_sigma, anchor)
+        measured = self._measured(window, by_id)
+        fused = self._scale.fuse(measured)
         if fused is None:
-            return window, Fused(1.0, math.inf), ''
-        used = anchor if anchor is not None and not fused.conflict else chain
+            return window, measured, Fused(1.0, math.inf), ''
+        used, warning = measured.anchor or measured.chain, ''
         assert used is not None
-        source = used.source
-        if used is chain and not self._metric:
-            source = 'none'
+        if fused.conflict:
+            outvoted = self._scale.outvoted(measured)
+            warning = _contradiction(measured, outvoted)
+            if outvoted:
+                self.reset()
+                fused = Fused(used.factor, used.sigma)
+            else:
+                used = measured.chain
+        assert used is not None
+        source = 'none' if used is measured.chain and not self._scale.metric else used.source
         views = tuple(rescaled(view, fused.factor) for view in window.views)
         scale = Scale(source, window.scale.factor * fused.factor, used.residual)
-        warning = ''
-        if fused.conflict and anchor is not None and chain is not None:
-            warning = (
-                f'the scale by {anchor.source} is {anchor.factor / chain.factor:.2f} times that '
-                "of the map, which is kept for this window: check the robot's odometry (slip) or "
-                'depth sensor' if anchor.source != 'model' else
-                f'the model sees this window {anchor.factor / chain.factor:.2f} times as large '
-                'as the map, whose scale is kept')
-        return WindowPrediction(views, scale), fused, warning
+        return WindowPrediction(views, scale), measured, fused, warning
+
+    def _measured(self, window: WindowPrediction, by_id: Keyframes) -> Measured:
+        """Return all that tells the window's scale."""
+        odometry = odometry_evidence(window.views, by_id)
+        chain = self._chain(window)
+        if chain is None and self._scale_source != 'odometry':
+            # Nothing is shared, but what odometry's metres are in the map is known.
+            chain = self._scale.bridged(odometry)
+        anchor = self._anchor(window, by_id, odometry, chain is not None)
+        if anchor is not None and self._config.model == 'se3':
+            # Only what the source of scale cannot say is taken from the map.
+            chain = None
+        return Measured(chain, anchor, odometry)
 
     def _anchor(
-        self, window: WindowPrediction, by_id: Keyframes, chained: bool,
+        self, window: WindowPrediction, by_id: Keyframes, odometry: Evidence | None,
+        chained: bool,
     ) -> Evidence | None:
         """Return what the configured source says; the backend's own where that is silent."""
         evidence = None
         if self._scale_source == 'odometry':
-            evidence = odometry_evidence(window.views, by_id)
+            evidence = odometry
         elif self._scale_source == 'depth':
             evidence = depth_evidence(window.views, by_id)
         if evidence is not None or not window.scale.metric:
             return evidence
-        if chained and self._scale_source != 'model' and self._metric:
+        if chained and self._scale_source != 'model' and self._scale.metric:
             # A map that was anchored keeps its scale where the source is silent for a while.
             return None
         own = window.scale
@@ -248,7 +255,7 @@ class Alignment:
         if window.scale.metric:
             return
         odometry = any(by_id[v.keyframe_id].odom_from_camera is not None for v in window.views)
-        if odometry or self._metric and self._known(window.views):
+        if odometry or self._scale.metric and self._known(window.views):
             raise AlignmentError(
                 'nothing tells how large the window is, which odometry or map have in metres: '
                 'set scale.source to odometry or depth; odometry tells it where the camera has '
@@ -344,8 +351,25 @@ class Alignment:
             self._map_from_odom = np.eye(4)
         elif odom_from_camera is not None:
             self._map_from_odom = self._last_pose @ np.linalg.inv(odom_from_camera)
-        self._metric = submap.scale.metric
         self.segments += submap.new_segment
+
+
+def _contradiction(measured: Measured, outvoted: bool) -> str:
+    """Return the warning where the source of scale contradicts the map."""
+    chain, anchor = measured.chain, measured.anchor
+    assert chain is not None and anchor is not None
+    larger = anchor.factor / chain.factor
+    if outvoted:
+        return (
+            f'more windows say by {anchor.source} that lengths in the map must be multiplied by '
+            f'{larger:.2f} than have made it: the map starts again')
+    if anchor.source == 'model':
+        return (
+            f'the model sees this window {larger:.2f} times as large as the map, whose scale is '
+            'kept')
+    return (
+        f'the scale by {anchor.source} is {larger:.2f} times that of the map, which is kept for '
+        "this window: check the robot's odometry (slip) or depth sensor")
 
 
 def _pose_pairs(view: Prediction, pose: Array, length_m: float, reach_m: float) -> Pairs:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What is known of a window's metric scale, and one scale from all of it."""
+"""What is known of a window's metric scale."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.003}
 MAD_TO_SIGMA = 1.4826
 # Pixels of a depth image err together; about so many are worth an independent one.
 PIXELS_A_SAMPLE = 500
-# Evidence farther than this from the map's scale, in standard deviations, contradicts it.
-GATE = 4.0
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,6 @@ class Evidence:
     factor: float
     residual: float
     sigma: float
-
-
-@dataclass(frozen=True)
-class Fused:
-    """The factor of a window, its standard deviation (log), and whether an anchor was refused."""
-
-    factor: float
-    sigma: float
-    conflict: bool = False
 
 
 def evidence_of_ratios(source: str, ratios: Array, samples: float) -> Evidence:
@@ -109,33 +98,6 @@ def odometry_evidence(
         'odometry', measured[longer] / estimated[longer], len(moved) - 1)
     return replace(
         evidence, sigma=math.hypot(evidence.sigma, ODOMETRY_SIGMA_M / float(measured.max())))
-
-
-def fuse(
-    chain: Evidence | None, chain_sigma: float, anchor: Evidence | None,
-) -> Fused | None:
-    """
-    Combine what the map and an anchor say of a window's scale; None where neither says anything.
-
-    ``chain`` compares the window with the map, whose own scale is certain to ``chain_sigma``.
-    The two are weighted by their variances (a Kalman filter of the scale's logarithm, one step a
-    window). An anchor that contradicts the map is refused: it would bend the map, and a map that
-    was anchored all along is more likely right. Where the map's own scale is not known at all
-    (``chain_sigma`` infinite) the anchor alone counts.
-    """
-    if anchor is not None and (chain is None or math.isinf(chain_sigma)):
-        return Fused(anchor.factor, anchor.sigma)
-    if chain is None:
-        return None
-    prior = Fused(chain.factor, math.hypot(chain.sigma, chain_sigma))
-    if anchor is None:
-        return prior
-    innovation = math.log(anchor.factor / prior.factor)
-    if abs(innovation) > GATE * math.hypot(prior.sigma, anchor.sigma):
-        return replace(prior, conflict=True)
-    gain = prior.sigma ** 2 / (prior.sigma ** 2 + anchor.sigma ** 2)
-    return Fused(
-        prior.factor * math.exp(gain * innovation), math.sqrt(1.0 - gain) * prior.sigma)
 
 
 def rescaled(view: Prediction, factor: float) -> Prediction:
