@@ -34,6 +34,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 import torch
 
+from mapanything_ros.core.backends import model_loading
 from mapanything_ros.core.backends.backend import create_backend
 from mapanything_ros.core.backends.checkpoint import (
     APACHE,
@@ -41,7 +42,7 @@ from mapanything_ros.core.backends.checkpoint import (
     find_checkpoint,
     NON_COMMERCIAL,
 )
-from mapanything_ros.core.backends.model_loading import build_model, load_model
+from mapanything_ros.core.backends.model_loading import build_model, load_model, local_dinov2
 from mapanything_ros.core.backends.model_requirements import missing_requirements, MODULES
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Keyframe
@@ -157,9 +158,9 @@ def test_parameters_are_not_initialised_before_they_are_loaded(checkpoint):
 
 
 def test_torch_is_left_as_it_was(checkpoint):
-    before = torch.hub.load, torch.nn.Module.register_parameter
+    before = torch.hub.load, torch.load, torch.nn.Module.register_parameter
     load_model(checkpoint, CPU)
-    assert (torch.hub.load, torch.nn.Module.register_parameter) == before
+    assert (torch.hub.load, torch.load, torch.nn.Module.register_parameter) == before
     assert torch.nn.Linear(2, 2).weight.device == CPU
 
 
@@ -263,6 +264,35 @@ def test_a_config_of_something_else(checkpoint, change):
     other = replace(checkpoint, config={**checkpoint.config, **change})
     with unavailable('config.json does not describe a MapAnything 1.1', 'fetch it again'):
         load_model(other, CPU)
+
+
+@pytest.mark.parametrize('error', [
+    AssertionError('dim should be divisible by num_heads'), IndexError('list index out of range'),
+    RuntimeError('negative dimension -1: [-1, 784]'), ZeroDivisionError('modulo by zero'),
+    FileNotFoundError(2, 'No such file', 'dinov2.pth')])
+def test_a_config_that_only_the_model_finds_wrong(checkpoint, monkeypatch, error):
+    """All of these come of one wrong number."""
+    def build(**config):
+        raise error
+
+    monkeypatch.setattr(model_loading, 'import_model_class', lambda: build)
+    with unavailable('config.json does not describe', type(error).__name__, 'fetch it again'):
+        load_model(checkpoint, CPU)
+
+
+def test_a_config_cannot_have_a_pickle_read(checkpoint, tmp_path):
+    path = tmp_path / 'weights.pth'
+    torch.save({'model': tiny_model().state_dict()}, path)
+    other = replace(checkpoint, config={
+        **checkpoint.config, 'pretrained_checkpoint_path': str(path)})
+    with unavailable('config.json does not describe', f'{path} would be unpickled'):
+        load_model(other, CPU)
+
+
+def test_an_encoder_of_another_repository_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.hub, 'load', None)
+    with local_dinov2(), pytest.raises(ValueError, match='NVlabs/RADIO would come from'):
+        torch.hub.load('NVlabs/RADIO', 'radio_model', version='radio_v2.5-l')
 
 
 def test_a_config_without_anything(checkpoint):

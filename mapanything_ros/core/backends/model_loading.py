@@ -81,9 +81,10 @@ def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
     model_class = import_model_class()
     try:
         # The package prints while it builds.
-        with local_dinov2(), parameters_on_meta(), redirect_stdout(io.StringIO()):
+        with (local_dinov2(), no_pickles(), parameters_on_meta(),
+              redirect_stdout(io.StringIO())):
             model: torch.nn.Module = model_class(**config)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except Exception as error:  # what a library raises that is given nonsense
         raise BackendUnavailableError(
             f'{checkpoint.folder / "config.json"} does not describe a MapAnything '
             f'{PACKAGE_VERSION} ({error!r}): fetch it again') from error
@@ -117,14 +118,22 @@ def import_torchvision() -> None:
 @contextmanager
 def local_dinov2() -> Iterator[None]:
     """Take DINOv2's code from inside the package where it would be asked for at github.com."""
-    original = torch.hub.load
-
     def load(repository: str, model: str, *arguments: Any, **options: Any) -> Any:
         if repository != DINOV2:
-            return original(repository, model, *arguments, **options)
+            raise ValueError(f'the code of {repository} would come from the network')
         return getattr(importlib.import_module(DINOV2_INSIDE), model)(pretrained=False)
 
     with _replaced(torch.hub, 'load', load):
+        yield
+
+
+@contextmanager
+def no_pickles() -> Iterator[None]:
+    """Refuse other weights than the checkpoint's, which a config.json may name for any part."""
+    def load(file: Any, *arguments: Any, **options: Any) -> Any:
+        raise ValueError(f'{file} would be unpickled, which can run code')
+
+    with _replaced(torch, 'load', load):
         yield
 
 

@@ -79,6 +79,9 @@ class MapAnything(torch.nn.Module):
         self.dpt_regressor_head.conv2 = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 1))
         # One module by two names, as in the real class.
         self.dense_head = torch.nn.Sequential(self.dpt_feature_head, self.dpt_regressor_head)
+        if pretrained_checkpoint_path is not None:
+            self.load_state_dict(
+                torch.load(pretrained_checkpoint_path, weights_only=False)['model'])
 
     @property
     def device(self) -> torch.device:
