@@ -73,6 +73,17 @@ def write_photos(folder: Path, count: int) -> list[Seen]:
     return all_seen
 
 
+def write_calibration(path: Path, k: np.ndarray, distortion: Sequence[float] = (0.0,) * 5) -> None:
+    """Write the camera as ROS's camera_calibration does."""
+    p = np.hstack([k, np.zeros((3, 1))])
+    path.write_text(
+        'image_width: 160\nimage_height: 120\ncamera_name: camera\n'
+        f'camera_matrix: {{rows: 3, cols: 3, data: {k.ravel().tolist()}}}\n'
+        'distortion_model: plumb_bob\n'
+        f'distortion_coefficients: {{rows: 1, cols: 5, data: {list(distortion)}}}\n'
+        f'projection_matrix: {{rows: 3, cols: 4, data: {p.ravel().tolist()}}}\n')
+
+
 def messages_of(
     all_seen: Sequence[Seen], form: str = '', leave_out: Sequence[str] = (),
 ) -> list[tuple[str, int, Any]]:

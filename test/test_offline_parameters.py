@@ -47,6 +47,7 @@ def test_settings_of_every_type_come_after_the_file(tmp_path):
 @pytest.mark.parametrize(('text', 'sentence'), [
     ('{', 'is no YAML'),
     ('a: 1', "has nothing for the node 'mapanything'"),
+    ('/**: 5', "has nothing for the node 'mapanything'"),
     ('- 1', "has nothing for the node 'mapanything'"),
     ('/**:\n  ros__parameters:\n    map: {voxel: 1.0}', 'unknown parameter: map.voxel'),
     ('/**:\n  ros__parameters:\n    map: {voxel_m: -1.0}', 'map.voxel_m must be between'),

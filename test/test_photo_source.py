@@ -20,6 +20,7 @@ from helpers import camera_on_path, K, view_room
 import numpy as np
 from PIL import Image
 import pytest
+from recordings import write_calibration
 
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.errors import InputError
@@ -55,6 +56,21 @@ def test_the_order_is_that_of_people_and_each_photo_is_a_second(tmp_path):
     given = source([tmp_path / name for name in names])
     assert [given.name(frame.stamp_ns) for frame in given.frames()] == [
         photos.name(frame.stamp_ns) for frame in frames]
+
+
+def test_names_may_hold_anything(tmp_path):
+    names = ['1²3.png', '1 a\nb.png', '٣.png', 'Straße 10.png', 'straße 9.png', '-.png']
+    for name in names:
+        photo().save(tmp_path / name)
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'gone.png').symlink_to('nowhere')
+    photos = source([tmp_path])
+    assert [photos.name(frame.stamp_ns) for frame in photos.frames()] == [
+        '1 a\nb.png', '1²3.png', '٣.png', '-.png', 'folder.png', 'gone.png', 'straße 9.png',
+        'Straße 10.png']
+    assert sorted(name for name, _, _ in photos.fingerprint()['files']) == sorted(names)
+    with pytest.raises(InputError, match=r'gone\.png cannot be used'):
+        list(photos.frames())[5].keyframe(0)
 
 
 def test_photos_are_read_when_they_are_needed_and_not_before(tmp_path):
@@ -124,14 +140,7 @@ def test_intrinsics_fit_photos_of_one_size_alone(tmp_path):
 def test_distortion_from_a_calibration_file_is_undone(tmp_path):
     rgb, _ = view_room(camera_on_path(0), distortion=(-0.2, 0.05, 0.0, 0.0, 0.0))
     Image.fromarray(rgb).save(tmp_path / 'a.png')
-    k = ', '.join(str(value) for value in K.ravel())
-    p = ', '.join(str(value) for value in np.hstack([K, np.zeros((3, 1))]).ravel())
-    (tmp_path / 'ost.yaml').write_text(
-        'image_width: 160\nimage_height: 120\ncamera_name: camera\n'
-        f'camera_matrix: {{rows: 3, cols: 3, data: [{k}]}}\n'
-        'distortion_model: plumb_bob\n'
-        'distortion_coefficients: {rows: 1, cols: 5, data: [-0.2, 0.05, 0, 0, 0]}\n'
-        f'projection_matrix: {{rows: 3, cols: 4, data: [{p}]}}\n')
+    write_calibration(tmp_path / 'ost.yaml', K, (-0.2, 0.05, 0.0, 0.0, 0.0))
     photos = source([tmp_path / 'a.png'], str(tmp_path / 'ost.yaml'))
     keyframe = next(photos.frames()).keyframe(0)
     expected, _ = view_room(camera_on_path(0))

@@ -15,6 +15,7 @@
 """Each bad input is one clear sentence and exit code 1, and nothing half-written is left."""
 
 from collections.abc import Iterator
+import errno
 import os
 from pathlib import Path
 import resource
@@ -23,11 +24,13 @@ import signal
 from geometry_msgs.msg import PoseStamped
 from helpers import header
 import pytest
+from rclpy.serialization import serialize_message
 from recordings import (
     INTRINSICS,
     messages_of,
     Runs,
     seen_on_path,
+    STEP_NS,
     summary_of,
     write_bag,
     write_photos,
@@ -35,6 +38,7 @@ from recordings import (
 from rosbags.rosbag2 import StoragePlugin
 
 from mapanything_ros.cli import reconstruct
+from mapanything_ros.offline.keyframe_store import KeyframeStore
 
 
 @pytest.fixture
@@ -108,6 +112,30 @@ def test_a_bag_that_breaks_off_gives_what_came_before_and_says_so(tmp_path, run,
     summary = summary_of(tmp_path / 'out')
     assert 'may be damaged or cut off' in summary['ended']
     assert 3 <= summary['keyframes_in_map'] < 12
+    assert summary['keyframes_in_map'] == summary['images_read'], 'the last window is partial'
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_messages_that_are_damaged_are_left_out(tmp_path, run, capsys, monkeypatch, storage):
+    seen = seen_on_path(8)
+    messages = messages_of(seen)
+    damaged = {('/cam/image', seen[3].stamp_ns), ('/tf', seen[2].stamp_ns + 20 * STEP_NS)}
+    broken = {id(message) for topic, time_ns, message in messages if (topic, time_ns) in damaged}
+
+    def half(message: object) -> bytes:
+        data = serialize_message(message)
+        return data[:len(data) // 2] if id(message) in broken else data
+
+    monkeypatch.setattr('recordings.serialize_message', half)
+    bag = write_bag(tmp_path / 'bag', messages, storage)
+    options = ['--odom-frame', 'odom', '--base-frame', 'base']
+    assert run(bag, tmp_path / 'out', *options, seen=seen) == 0
+    said = capsys.readouterr().err
+    assert 'a message on /tf is damaged and left out' in said
+    warnings = {warning['kind']: warning for warning in summary_of(tmp_path / 'out')['warnings']}
+    assert warnings['message_damaged']['times'] == 2
+    mapped = {record.stamp_ns for record in KeyframeStore.open(tmp_path / 'out/keyframes')}
+    assert seen[3].stamp_ns not in mapped and seen[-1].stamp_ns in mapped
 
 
 def test_a_missing_topic(tmp_path, refused):
@@ -278,6 +306,49 @@ def test_an_output_that_is_a_file(tmp_path, refused):
     write_photos(tmp_path / 'photos', 3)
     (tmp_path / 'out').write_text('a file')
     assert 'is a file: choose another --output' in refused(tmp_path / 'photos', '--overwrite')
+
+
+def test_an_output_that_cannot_be_replaced(refused, tmp_path, run, capsys, monkeypatch):
+    write_photos(tmp_path / 'photos', 3)
+    (tmp_path / 'out').mkdir()
+    monkeypatch.setattr(os.path, 'ismount', lambda path: Path(path) == tmp_path / 'out')
+    assert 'a disk is mounted there: give a folder below it' in refused(tmp_path / 'photos')
+    monkeypatch.undo()
+    run = Runs(monkeypatch)
+    assert run(tmp_path / 'photos', Path('/')) == 1
+    assert 'a disk is mounted there' in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_put_in_place_are_not_lost(tmp_path, run, capsys, monkeypatch):
+    seen = write_photos(tmp_path / 'photos', 4)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if Path(target) == tmp_path / 'out':
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, 'rename', refuse)
+    assert run(tmp_path / 'photos', tmp_path / 'out', seen=seen) == 1
+    work = tmp_path / '.out.part'
+    assert f'could not be put in place: Device or resource busy; the results are in {work}' in (
+        capsys.readouterr().err)
+    assert summary_of(work)['ended'] == 'complete' and (work / 'map.ply').is_file()
+
+
+def test_results_go_where_a_link_leads(tmp_path, run):
+    seen = write_photos(tmp_path / 'photos', 4)
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'out').symlink_to(tmp_path / 'disk/maps')
+    for more in ([], ['--overwrite']):
+        assert run(tmp_path / 'photos', tmp_path / 'out', *more, seen=seen) == 0
+        assert (tmp_path / 'out').is_symlink()
+        assert summary_of(tmp_path / 'disk/maps')['keyframes_in_map'] == 4
+        assert [path.name for path in (tmp_path / 'disk').iterdir()] == ['maps']
+
+
+def test_a_name_that_no_disk_takes(refused):
+    assert 'File name too long' in refused(Path('x' * 300))
 
 
 def test_an_output_below_a_file(tmp_path, run, capsys):

@@ -19,12 +19,21 @@ import os
 from pathlib import Path
 import signal
 
-from helpers import ExactBackend
+from helpers import ExactBackend, K
 import pytest
-from recordings import Runs, summary_of, write_photos
+from recordings import (
+    messages_of,
+    Runs,
+    seen_on_path,
+    summary_of,
+    write_bag,
+    write_calibration,
+    write_photos,
+)
 
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.offline.keyframe_store import KeyframeStore
+from mapanything_ros.offline.reconstruction import Reconstruction
 
 COUNT = 12
 
@@ -134,6 +143,56 @@ def test_nothing_is_resumed_with_other_parameters_or_another_recording(
     run.backend = ExactBackend()
     assert run(photos, output, '--overwrite', seen=seen) == 0
     assert len(KeyframeStore.open(output / 'keyframes')) == COUNT - 1
+
+
+@pytest.mark.parametrize('as_file', [False, True])
+def test_nothing_is_resumed_with_another_calibration(tmp_path, run, whole, capsys, as_file):
+    photos, seen, _ = whole
+
+    def intrinsics(fx: float) -> list[str]:
+        """Return the option; between two of them, no name tells a difference."""
+        if not as_file:
+            return ['--intrinsics', f'{fx},{K[1, 1]},{K[0, 2]},{K[1, 2]}']
+        k = K.copy()
+        k[0, 0] = fx
+        write_calibration(tmp_path / 'camera.yaml', k)
+        return ['--intrinsics', str(tmp_path / 'camera.yaml')]
+
+    run.backend = Interrupting(3, lose_power)
+    with pytest.raises(SystemExit):
+        run(photos, tmp_path / 'out', *intrinsics(K[0, 0]), seen=seen)
+    run.backend = ExactBackend()
+    assert run(photos, tmp_path / 'out', '--resume', *intrinsics(K[0, 0] + 1e-9), seen=seen) == 1
+    assert 'something is not as it was then (recording calibration)' in capsys.readouterr().err
+    assert run(photos, tmp_path / 'out', '--resume', *intrinsics(K[0, 0]), seen=seen) == 0
+
+
+def test_results_may_lie_in_the_bag(tmp_path, run):
+    seen = seen_on_path(COUNT)
+    bag = write_bag(tmp_path / 'bag', messages_of(seen))
+    run.backend = Interrupting(3, press_ctrl_c)
+    assert run(bag, bag / 'out', seen=seen) == 130
+    run.backend = ExactBackend()
+    assert run(bag, bag / 'out', '--resume', seen=seen) == 0
+    assert summary_of(bag / 'out')['keyframes_in_map'] == COUNT
+
+
+def test_ctrl_c_before_the_last_window_is_no_complete_map(
+        tmp_path, run, whole, monkeypatch):
+    photos, seen, expected = whole
+    read = Reconstruction._read
+
+    def then_press(*arguments: object) -> str:
+        ended = read(*arguments)
+        press_ctrl_c()
+        return ended
+
+    monkeypatch.setattr(Reconstruction, '_read', then_press)
+    assert run(photos, tmp_path / 'out', seen=seen) == 130
+    assert summary_of(tmp_path / 'out')['ended'] == 'interrupted'
+    monkeypatch.setattr(Reconstruction, '_read', read)
+    assert run(photos, tmp_path / 'out', '--resume', seen=seen) == 0
+    check_same(tmp_path / 'out', expected)
 
 
 def test_there_is_nothing_to_resume_where_nothing_was_begun_or_all_is_done(

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         return _reconstruct(options)
-    except MapAnythingRosError as error:
+    except (MapAnythingRosError, OSError) as error:
         print(f'reconstruct: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -143,11 +143,11 @@ def _reconstruct(options: argparse.Namespace) -> int:
         write_summary(folder.work / SUMMARY, summary)
         if options.report:
             write_report(folder.work, folder.output.name)
-        folder.finish(made.ended == 'complete')
     except BaseException:
         if folder.give_up():
             say('what is done so far counts again with --resume')
         raise
+    folder.finish(made.ended == 'complete')
     return _conclude(made.ended, finished, bool(summary['metric']), folder.output)
 
 
@@ -188,7 +188,8 @@ def _conclude(ended: str, finished: Finished, metric: bool, output: Path) -> int
           f'in {unit}')
     if ended == 'complete':
         return 0
-    print(f'reconstruct: this is a part: {ended}; --resume goes on', file=sys.stderr)
+    print(f'reconstruct: this is a part: {ended}' + (
+        '; --resume goes on' if ended == 'interrupted' else ''), file=sys.stderr)
     return INTERRUPTED if ended == 'interrupted' else 1
 
 

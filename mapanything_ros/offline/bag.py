@@ -177,5 +177,6 @@ class Bag:
             yield
         # Damaged data surfaces from the storage readers as almost any exception.
         except Exception as error:
-            raise BagError(f'{self.path} cannot be read, it may be damaged or cut off: '
+            raise BagError(f'{self.path} cannot be read, it may be damaged or cut off (of an '
+                           '.mcap file, "mcap recover" saves what is whole): '
                            f'{type(error).__name__}: {error}') from error

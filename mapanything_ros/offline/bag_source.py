@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import math
 from pathlib import Path
 import sys
+from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
@@ -30,7 +31,7 @@ from tf2_ros import Buffer
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Frame
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.offline.bag import Bag, BagError
+from mapanything_ros.offline.bag import Bag, BagError, BagMessage
 from mapanything_ros.offline.calibration import Calibration
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import files_fingerprint, TopicNames
@@ -70,8 +71,10 @@ class BagSource:
                 bag, self._image, topics.camera_info, NO_CAMERA_INFO
             ) if config.use_camera_info else None
             self._depth = self._needed_depth(bag, topics.depth) if config.use_depth else None
-            self._transforms = [t for t in ('/tf_static', '/tf') if t in bag.topics]
-            if (config.tf.odom_frame or config.tf.base_frame) and not self._transforms:
+            needed = config.tf.odom_frame or config.tf.base_frame
+            self._transforms = [
+                t for t in ('/tf_static', '/tf') if needed and t in bag.topics]
+            if needed and not self._transforms:
                 raise BagError(
                     f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
                     'tf.base_frame empty (and pose_source none)')
@@ -83,31 +86,29 @@ class BagSource:
     def frames(self) -> Iterator[Frame]:
         """Give the frames; see Source."""
         with Bag(self._path) as bag:
+            # A day more: stamps and recording times may be apart.
+            buffer = Buffer(cache_time=Duration(nanoseconds=bag.duration_ns + DAY_NS))
+            damage = self._load_transforms(bag, buffer)
             assembler = FrameAssembler(
-                self._config, self._load_transforms(bag), self._notices, lambda: self._now_s)
+                self._config, buffer, self._notices, lambda: self._now_s)
             if self._camera_info:
                 first = next(bag.messages([self._camera_info]), None)
                 if first:
-                    assembler.add_camera_info(deserialize_message(first.cdr, CameraInfo))
+                    self._take(assembler, first)
             for message in bag.messages(self._topics()):
                 self._now_s = message.log_time_ns * 1e-9
-                if message.topic == self._depth:
-                    assembler.add_depth(deserialize_message(message.cdr, Image))
-                elif message.topic == self._camera_info:
-                    assembler.add_camera_info(deserialize_message(message.cdr, CameraInfo))
-                else:
-                    self.read += 1
-                    kind = CompressedImage if self._compressed else Image
-                    # No stamp is in the future of a recording.
-                    if assembler.add_image(deserialize_message(message.cdr, kind), sys.maxsize):
-                        self._notices.warn(
-                            'stamps_go_back', f'the stamps on {self._image} go back: what was '
-                            'recorded after that is left out; map it from a bag of its own')
-                        return
+                self.read += message.topic == self._image
+                if self._take(assembler, message):
+                    self._notices.warn(
+                        'stamps_go_back', f'the stamps on {self._image} go back: what was '
+                        'recorded after that is left out; map it from a bag of its own')
+                    return
                 yield from assembler.frames()
             # Nothing more will come.
             self._now_s = math.inf
             yield from assembler.frames()
+        if damage:
+            raise damage
 
     def selector(self) -> None:
         """Choose keyframes as the configuration says."""
@@ -128,6 +129,29 @@ class BagSource:
         files = sorted(self._path.iterdir()) if self._path.is_dir() else [self._path]
         return {'files': files_fingerprint(files), 'inputs': self.inputs()}
 
+    def _take(self, assembler: FrameAssembler, message: BagMessage) -> bool:
+        """Hand a message on; return True where an image shows that time was set back."""
+        if message.topic == self._depth:
+            if depth := self._decoded(message, Image):
+                assembler.add_depth(depth)
+        elif message.topic == self._camera_info:
+            if info := self._decoded(message, CameraInfo):
+                assembler.add_camera_info(info)
+        elif image := self._decoded(message, CompressedImage if self._compressed else Image):
+            # No stamp is in the future of a recording.
+            return assembler.add_image(image, sys.maxsize)
+        return False
+
+    def _decoded(self, message: BagMessage, kind: Any) -> Any:
+        """Return the message; None, and a report, where it is damaged."""
+        try:
+            return deserialize_message(message.cdr, kind)
+        except RuntimeError as error:
+            self._notices.warn(
+                'message_damaged',
+                f'a message on {message.topic} is damaged and left out: {error}')
+            return None
+
     def _topics(self) -> list[str]:
         return [topic for topic in (self._image, self._camera_info, self._depth) if topic]
 
@@ -139,14 +163,17 @@ class BagSource:
                 '--depth-topic')
         return depth
 
-    def _load_transforms(self, bag: Bag) -> Buffer:
-        # A day more: stamps and recording times may be apart.
-        buffer = Buffer(cache_time=Duration(nanoseconds=bag.duration_ns + DAY_NS))
-        for message in bag.messages(self._transforms):
-            fixed = message.topic == '/tf_static'
-            for transform in deserialize_message(message.cdr, TFMessage).transforms:
-                if fixed:
-                    buffer.set_transform_static(transform, self.kind)
-                else:
-                    buffer.set_transform(transform, self.kind)
-        return buffer
+    def _load_transforms(self, bag: Bag, buffer: Buffer) -> BagError | None:
+        """Fill the buffer; return why that was not possible to the end, if so."""
+        try:
+            for message in bag.messages(self._transforms):
+                fixed = message.topic == '/tf_static'
+                known = self._decoded(message, TFMessage)
+                for transform in known.transforms if known else ():
+                    if fixed:
+                        buffer.set_transform_static(transform, self.kind)
+                    else:
+                        buffer.set_transform(transform, self.kind)
+        except BagError as error:  # images before that have theirs
+            return error
+        return None

@@ -46,6 +46,10 @@ class Calibration(Protocol):
         """Return in words where it comes from."""
         ...
 
+    def fingerprint(self) -> object:
+        """Return what tells this calibration from others, exactly, for JSON."""
+        ...
+
 
 @dataclass(frozen=True)
 class ExifCalibration:
@@ -69,6 +73,10 @@ class ExifCalibration:
         """Say where it comes from."""
         return 'focal length from EXIF'
 
+    def fingerprint(self) -> object:
+        """Tell it from others; see Calibration."""
+        return 'exif'
+
 
 @dataclass
 class PinholeCalibration:
@@ -91,6 +99,10 @@ class PinholeCalibration:
         """Say where it comes from."""
         return 'given: fx, fy, cx, cy = ' + ', '.join(f'{number:g}' for number in self.numbers)
 
+    def fingerprint(self) -> object:
+        """Tell it from others; see Calibration."""
+        return self.numbers
+
 
 @dataclass(frozen=True, eq=False)
 class FileCalibration:
@@ -107,6 +119,13 @@ class FileCalibration:
     def description(self) -> str:
         """Say where it comes from."""
         return f'from {self.path.name}'
+
+    def fingerprint(self) -> object:
+        """Tell it from others; see Calibration."""
+        camera = self.model
+        return [
+            camera.width, camera.height, camera.model,
+            *(numbers.tolist() for numbers in (camera.k, camera.d, camera.p))]
 
 
 def parse_calibration(text: str) -> Calibration | None:

@@ -61,7 +61,8 @@ def _read(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for node, content in document.items() if isinstance(document, Mapping) else ():
         if node == '/**' or str(node).rpartition('/')[2] == NODE:
-            values.update(_flat(content.get('ros__parameters') if content else None, ''))
+            own = content.get('ros__parameters') if isinstance(content, Mapping) else None
+            values.update(_flat(own, ''))
     values.pop('use_sim_time', None)
     if not values:
         raise ConfigError(

@@ -77,7 +77,10 @@ class PhotoSource:
 
     def fingerprint(self) -> dict[str, object]:
         """Return what tells these photos from others."""
-        return {'files': files_fingerprint(self._files), 'inputs': self.inputs()}
+        known = self._calibration.fingerprint() if self._calibration else None
+        return {
+            'files': files_fingerprint(self._files), 'inputs': self.inputs(),
+            'calibration': known}
 
 
 class _Photo:
@@ -115,4 +118,4 @@ def _photos(paths: Sequence[Path]) -> list[Path]:
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.split(r'(\d+)', path.name.lower())
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in parts], str(path)
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts], str(path)

@@ -113,8 +113,8 @@ class Reconstruction:
         the reason, where no window could be placed.
         """
         ended = self._read(stopped, tell)
-        if ended == 'complete':
-            self._process_ready(stopped, tell, partial=True)
+        if ended != 'interrupted' and not self._process_ready(stopped, tell, partial=True):
+            ended = 'interrupted'
         if not self._pieces:
             raise ReconstructionError(self._nothing(ended))
         best = max(self._pieces, key=len)
@@ -160,10 +160,15 @@ class Reconstruction:
     def _process_ready(
         self, stopped: Callable[[], bool], tell: Callable[[Progress], None],
         partial: bool = False,
-    ) -> None:
-        while not stopped() and (window := self._reconstructor.take(partial)):
+    ) -> bool:
+        """Process windows; return whether none was left for having been stopped."""
+        while not stopped():
+            window = self._reconstructor.take(partial)
+            if window is None:
+                return True
             self._process(window)
             self._tell(tell)
+        return False
 
     def _tell(self, tell: Callable[[Progress], None]) -> None:
         lost = sum(bool(window.problem) for window in self._windows)

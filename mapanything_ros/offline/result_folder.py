@@ -44,7 +44,12 @@ class ResultFolder:
         self, output: Path, key: Mapping[str, Any], *, overwrite: bool, resume: bool,
     ) -> None:
         """Make ``work`` ready; raise ExportError, with what to do, where that must not be."""
-        self.output = Path(os.path.abspath(output))
+        # A link stays; what it leads to is replaced.
+        self.output = Path(os.path.realpath(output))
+        if os.path.ismount(self.output):
+            raise ExportError(
+                f'{self.output} cannot be replaced by results, as a disk is mounted there: give a '
+                'folder below it as --output')
         self.work = self.output.with_name(f'.{self.output.name}.part')
         self.state = self.work / STATE
         key = json.loads(json.dumps(key))

@@ -113,8 +113,10 @@ def open_source(
 
 
 def files_fingerprint(files: Sequence[Path]) -> list[list[object]]:
-    """Return name, size and time of files."""
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    """Return name, size and time of those of the paths that are files."""
+    return [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files if path.is_file()]
 
 
 def _refuse_robot_inputs(config: Config, topics: TopicNames) -> None:

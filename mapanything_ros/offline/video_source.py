@@ -88,7 +88,10 @@ class VideoSource:
 
     def fingerprint(self) -> dict[str, object]:
         """Return what tells this video from others."""
-        return {'files': files_fingerprint([self._path]), 'inputs': self.inputs()}
+        known = self._calibration.fingerprint() if self._calibration else None
+        return {
+            'files': files_fingerprint([self._path]), 'inputs': self.inputs(),
+            'calibration': known}
 
     def _open(self) -> cv2.VideoCapture:
         video = cv2.VideoCapture(str(self._path))
