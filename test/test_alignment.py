@@ -239,6 +239,22 @@ def test_trusted_odometry_bridges_a_gap():
 # What windows suffer from
 
 
+def slipping(numbers, factor):
+    """Give keyframes of which odometry tells ``factor`` times the distances."""
+    frames = []
+    for frame in keyframes(numbers):
+        far = frame.odom_from_camera.copy()
+        far[:3, 3] = pose(numbers[0])[:3, 3] + factor * (far[:3, 3] - pose(numbers[0])[:3, 3])
+        frames.append(replace(frame, odom_from_camera=far))
+    return frames
+
+
+def with_depth(frames, factor=1.0):
+    return [
+        replace(frame, depth_m=np.full((20, 20), factor * (2.0 + frame.id), np.float32))
+        for frame in frames]
+
+
 def still(numbers, turns):
     """Give keyframes and an exact window of a camera that does not move, only turns."""
     poses = []
@@ -338,12 +354,7 @@ def test_odometry_that_slips_is_said_and_the_map_keeps_its_scale():
     """Let the wheels turn twice as far as the robot goes, evenly, for one window."""
     alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
     alignment.place(window([0, 1, 2, 3], 'model'), keyframes([0, 1, 2, 3]))
-    slipping = []
-    for frame in keyframes([2, 3, 4, 5]):
-        far = frame.odom_from_camera.copy()
-        far[:3, 3] = pose(2)[:3, 3] + 1.12 * (far[:3, 3] - pose(2)[:3, 3])
-        slipping.append(replace(frame, odom_from_camera=far))
-    submap = alignment.place(window([2, 3, 4, 5], 'model'), slipping)
+    submap = alignment.place(window([2, 3, 4, 5], 'model'), slipping([2, 3, 4, 5], 1.12))
     assert submap.scale.factor == pytest.approx(1.0, abs=1e-5)
     assert submap.scale.source == 'map'
     assert 'odometry is 1.12 times that of the map' in submap.warning
@@ -375,6 +386,33 @@ def test_a_window_of_the_wrong_size_that_odometry_refuses_has_its_vote_too():
     assert_poses(submap, np.eye(4), atol=1e-6)
 
 
+def test_a_window_that_outvotes_the_map_and_is_rejected_leaves_the_map_as_it_was():
+    """Let a depth sensor tell twice the truth, which odometry does not believe."""
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('depth'), False)
+    alignment.place(window([0, 1, 2, 3], 'model'), with_depth(keyframes([0, 1, 2, 3])))
+    numbers = [2, 3, 4, 5]
+    wrong = with_depth(keyframes(numbers), 2.0)
+    assert 'which is kept' in alignment.place(window(numbers, 'model'), wrong).warning
+    with pytest.raises(AlignmentError, match='disagrees with the odometry'):
+        alignment.place(window(numbers, 'model'), wrong)
+    np.testing.assert_allclose(alignment.map_from_odom, np.eye(4), atol=1e-6)
+    numbers = [4, 5, 6, 7]
+    submap = alignment.place(window(numbers, 'model'), with_depth(keyframes(numbers)))
+    assert not submap.new_segment
+    assert submap.new_ids == {6, 7}
+    assert_poses(submap, np.eye(4), atol=1e-6)
+
+
+def test_a_keyframe_left_out_does_not_hide_that_the_map_starts_again():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('odometry'), False)
+    for start, factor in ((0, 1.0), (2, 1.08), (4, 1.08)):
+        numbers = [start, start + 1, start + 2, start + 3]
+        submap = alignment.place(
+            window(numbers, 'model', wrong={7: shifted(0.0, 20.0)}), slipping(numbers, factor))
+    assert '1 of 4 keyframes of a window were left out' in submap.warning
+    assert 'the map starts again' in submap.warning
+
+
 def test_after_a_gap_odometry_brings_the_map_s_scale_to_a_window():
     alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
     for start in (0, 2, 4, 6):
@@ -385,6 +423,31 @@ def test_after_a_gap_odometry_brings_the_map_s_scale_to_a_window():
     assert not submap.new_segment
     # It weighs no more than any other window's opinion, and the map was made by four.
     assert 0.9 * submap.scale.factor == pytest.approx(1.1 ** 0.8 * 0.9 ** 0.2, rel=0.01)
+
+
+def test_after_a_gap_odometry_that_slips_brings_no_scale():
+    """Nothing but odometry ties such a window, and the model says that it is wrong."""
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    for start in (0, 2, 4):
+        numbers = [start, start + 1, start + 2, start + 3]
+        alignment.place(window(numbers, 'model'), keyframes(numbers))
+    numbers = [10, 11, 12, 13]
+    with pytest.raises(AlignmentError, match=r'odometry makes it 2\.00 times as large as the m'):
+        alignment.place(window(numbers, 'model'), slipping(numbers, 2.0))
+    submap = alignment.place(window(numbers, 'model'), keyframes(numbers))
+    assert not submap.new_segment
+    assert_poses(submap, np.eye(4), atol=1e-6)
+
+
+def test_after_a_gap_depth_that_anchors_the_scale_needs_no_odometry():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig('depth'), False)
+    alignment.place(window([0, 1, 2, 3], 'model'), with_depth(keyframes([0, 1, 2, 3])))
+    numbers = [10, 11, 12, 13]
+    submap = alignment.place(
+        window(numbers, 'model', 1.2), with_depth(slipping(numbers, 1.07)))
+    assert submap.scale.source == 'depth'
+    assert submap.scale.factor == pytest.approx(1 / 1.2, rel=1e-3)
+    assert not submap.warning
 
 
 def test_a_window_after_a_gap_that_odometry_is_silent_about_has_the_model_s_scale():

@@ -115,15 +115,19 @@ class Alignment:
         Return the window in the map frame; ``keyframes`` are those that it was made of.
 
         Raises AlignmentError, and leaves the map as it was, where the keyframes contradict the
-        map or the odometry, or nothing tells the scale of a window that must fit them.
+        map or the odometry, or nothing tells the scale of a window that must fit them. What such
+        a window says against the map's scale counts all the same.
         """
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
         window, left_out = self._without_wrong(window, by_id)
-        window, measured, fused, warning = self._scaled(window, by_id)
-        warning = left_out or warning
+        measured = self._measured(window, by_id)
+        fused = self._fused(measured)
+        window, warning = self._scaled(window, measured, fused)
+        warning = '; '.join(filter(None, (left_out, warning)))
         self._require_scale(window, by_id)
         odometry, _ = self._join_odometry(window.views, by_id)
-        if window.scale.metric and self._placed and not self._scale.metric:
+        late = window.scale.metric and self._placed and not self._scale.metric
+        if fused.outvotes or late:
             # Nothing in metres goes with what is not.
             self.reset()
         known = self._known(window.views)
@@ -177,62 +181,65 @@ class Alignment:
 
     # Scale
 
-    def _scaled(
-        self, window: WindowPrediction, by_id: Keyframes,
-    ) -> tuple[WindowPrediction, Measured, Fused, str]:
-        """Return the window in metres, as far as they are known, and what contradicts that."""
-        measured = self._measured(window, by_id)
-        fused = self._scale.fuse(measured)
-        if fused is None:
-            return window, measured, Fused(1.0, math.inf), ''
-        used, warning = measured.anchor or measured.chain, ''
-        assert used is not None
-        if fused.conflict:
-            outvoted = self._scale.outvoted(measured)
-            warning = _contradiction(measured, outvoted)
-            if outvoted:
-                self.reset()
-                fused = Fused(used.factor, used.sigma)
-            else:
-                used = measured.chain
-        assert used is not None
-        source = 'none' if used is measured.chain and not self._scale.metric else used.source
-        views = tuple(rescaled(view, fused.factor) for view in window.views)
-        scale = Scale(source, window.scale.factor * fused.factor, used.residual)
-        return WindowPrediction(views, scale), measured, fused, warning
-
     def _measured(self, window: WindowPrediction, by_id: Keyframes) -> Measured:
         """Return all that tells the window's scale."""
         odometry = odometry_evidence(window.views, by_id)
+        anchor = self._anchor(window, by_id, odometry)
         chain = self._chain(window)
-        if chain is None and self._scale_source != 'odometry':
+        bridged = chain is None and anchor is None
+        if bridged:
             # Nothing is shared, but what odometry's metres are in the map is known.
             chain = self._scale.bridged(odometry)
-        anchor = self._anchor(window, by_id, odometry, chain is not None)
+        # A map that was anchored keeps its scale where the source is silent for a while.
+        kept = chain is not None and self._scale_source != 'model' and self._scale.metric
+        if anchor is None and window.scale.metric and not kept:
+            own = window.scale
+            sigma = MODEL_SIGMA if own.source == 'model' else max(
+                MIN_MODEL_SIGMA, 0.0 if math.isnan(own.residual) else own.residual)
+            anchor = Evidence(own.source, 1.0, own.residual, sigma)
         if anchor is not None and self._config.model == 'se3':
             # Only what the source of scale cannot say is taken from the map.
             chain = None
-        return Measured(chain, anchor, odometry)
+        return Measured(chain, anchor, odometry, bridged)
 
     def _anchor(
         self, window: WindowPrediction, by_id: Keyframes, odometry: Evidence | None,
-        chained: bool,
     ) -> Evidence | None:
-        """Return what the configured source says; the backend's own where that is silent."""
-        evidence = None
+        """Return what the configured source says; the model is asked apart."""
         if self._scale_source == 'odometry':
-            evidence = odometry
-        elif self._scale_source == 'depth':
-            evidence = depth_evidence(window.views, by_id)
-        if evidence is not None or not window.scale.metric:
-            return evidence
-        if chained and self._scale_source != 'model' and self._scale.metric:
-            # A map that was anchored keeps its scale where the source is silent for a while.
-            return None
-        own = window.scale
-        sigma = MODEL_SIGMA if own.source == 'model' else max(
-            MIN_MODEL_SIGMA, 0.0 if math.isnan(own.residual) else own.residual)
-        return Evidence(own.source, 1.0, own.residual, sigma)
+            return odometry
+        return depth_evidence(window.views, by_id) if self._scale_source == 'depth' else None
+
+    def _fused(self, measured: Measured) -> Fused:
+        """Return the window's factor, by the anchor alone where that outvotes the map."""
+        fused = self._scale.fuse(measured)
+        if fused is None or not fused.conflict:
+            return fused or Fused(1.0, math.inf)
+        chain, anchor = measured.chain, measured.anchor
+        assert chain is not None and anchor is not None
+        if self._scale.outvoted(measured):
+            return Fused(anchor.factor, anchor.sigma, outvotes=True)
+        if measured.bridged:
+            raise AlignmentError(
+                'the window shares no depth with the map, and odometry makes it '
+                f'{chain.factor / anchor.factor:.2f} times as large as the {anchor.source} does: '
+                "check the robot's odometry (slip)")
+        return fused
+
+    def _scaled(
+        self, window: WindowPrediction, measured: Measured, fused: Fused,
+    ) -> tuple[WindowPrediction, str]:
+        """Return the window in metres, as far as they are known, and what contradicts that."""
+        chain = measured.chain
+        used = chain if fused.conflict else measured.anchor or chain
+        if used is None:
+            return window, ''
+        source = 'none' if used is chain and not self._scale.metric else used.source
+        views = tuple(rescaled(view, fused.factor) for view in window.views)
+        scale = Scale(source, window.scale.factor * fused.factor, used.residual)
+        contradicted = fused.conflict or fused.outvotes
+        return WindowPrediction(views, scale), (
+            _contradiction(measured, fused.outvotes) if contradicted else '')
 
     def _chain(self, window: WindowPrediction) -> Evidence | None:
         """Compare the depth of pixels that the window shares with the map."""

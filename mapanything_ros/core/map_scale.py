@@ -29,20 +29,30 @@ ODOMETRY_DRIFT = 0.005
 
 @dataclass(frozen=True)
 class Fused:
-    """The factor of a window, its standard deviation (log), and whether an anchor was refused."""
+    """
+    The factor of a window, and its standard deviation (log).
+
+    ``conflict`` says that an anchor was refused, ``outvotes`` that an anchor refuses the map.
+    """
 
     factor: float
     sigma: float
     conflict: bool = False
+    outvotes: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of a window's scale: by the map, by the source of scale, by odometry."""
+    """
+    What is known of a window's scale: by the map, by the source of scale, by odometry.
+
+    ``bridged`` says that the map's part is by odometry alone, for want of shared pixels.
+    """
 
     chain: Evidence | None
     anchor: Evidence | None
     odometry: Evidence | None
+    bridged: bool = False
 
 
 class MapScale:
