@@ -26,12 +26,14 @@ import numpy as np
 import pytest
 import torch
 
+from mapanything_ros.core import alignment, voxel_map
 from mapanything_ros.core.backends import mapanything
 from mapanything_ros.core.backends.backend import Backend, create_backend
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
 from mapanything_ros.core.config import Config, from_values
-from mapanything_ros.core.datatypes import Frame, Keyframe
+from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction
 from mapanything_ros.core.errors import WindowTooLargeError
+from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.reconstructor import Reconstructor
 
 SIZE_PX = 140
@@ -71,6 +73,14 @@ class Gpu:
         self.total = 8 * GIB
         self.peak = 0
         self.emptied = 0
+        self.failure: Exception | None = None
+        self._on_cpu = torch.ones
+
+    def ones(self, *size: int, device: torch.device | None = None, **options) -> torch.Tensor:
+        """Compute, or fail as a GPU does."""
+        if device == CUDA and self.failure:
+            raise self.failure
+        return self._on_cpu(*size, **options)
 
     def empty_cache(self) -> None:
         self.emptied += 1
@@ -80,6 +90,7 @@ class Gpu:
 def gpu(monkeypatch) -> Gpu:
     """Let torch find a GPU, as far as questions about it go."""
     made = Gpu()
+    monkeypatch.setattr(torch, 'ones', made.ones)
     for name, answer in {
         'is_available': lambda: True,
         'reset_peak_memory_stats': lambda device: None,
@@ -198,10 +209,48 @@ def test_larger_batches_become_smaller(weights, world, caplog):
     assert 'minibatch_size 1' in warnings(caplog)[0]
 
 
-def test_an_error_that_is_not_about_memory_is_not_taken_for_one(weights, world):
+OTHER_WORDS = [
+    'CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported',
+    'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+    'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":995',
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"]
+
+
+def once(function: Callable, text: str) -> Callable:
+    """Return the function, which fails the first time."""
+    failures = [RuntimeError(text)]
+
+    def call(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return function(*arguments, **options)
+    return call
+
+
+@pytest.mark.parametrize('text', OTHER_WORDS)
+def test_memory_that_runs_out_in_other_words_is_the_same(weights, caplog, monkeypatch, text):
+    backend = create_backend(config(weights))
+    model = backend._network._model
+    monkeypatch.setattr(model, 'forward', once(model.forward, text))
+    caplog.clear()
+    assert_true(backend.infer(keyframes(3)))
+    assert 'too small for a window of 3 keyframes; from now on' in warnings(caplog)[0]
+    assert backend.statistics()['out_of_memory'] == 1
+
+
+def test_an_error_that_is_not_about_memory_is_not_taken_for_one(weights, world, monkeypatch):
+    backend = create_backend(config(weights))
+    model = backend._network._model
+    with monkeypatch.context() as patch:
+        patch.setattr(model, 'forward', once(
+            model.forward, 'CUDA error: an illegal memory access was encountered'))
+        with pytest.raises(RuntimeError, match='illegal memory access'):
+            backend.infer(keyframes(2))
     world.reset()
     with pytest.raises(LookupError):
-        create_backend(config(weights)).infer(keyframes(2))
+        backend.infer(keyframes(2))
+    assert backend.statistics()['out_of_memory'] == 0
 
 
 # Through the reconstructor
@@ -244,6 +293,52 @@ def test_windows_shrink_and_every_keyframe_is_mapped(weights, world, views, refu
             first_from_map @ map_from_camera, first_from_world @ camera_on_path(stamp_ns),
             atol=1e-4)
     assert len(reconstructor.map_points()) > 1000
+
+
+@pytest.mark.parametrize(('module', 'name', 'parameters'), [
+    (alignment, '_median_depth', {}), (alignment, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
+    (alignment, '_median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
+    (voxel_map, 'reduce_view', {})])
+def test_no_keyframe_is_lost_where_memory_runs_out_after_the_network(
+        weights, caplog, monkeypatch, module, name, parameters):
+    made = config(weights, **{
+        **parameters, 'window.size': 4, 'window.overlap': 2, 'keyframes.min_translation_m': 0.01,
+        'keyframes.min_parallax': 0.001, 'keyframes.min_sharpness': 0.0})
+    reconstructor = Reconstructor(made, create_backend(made))
+    caplog.clear()
+    for index in range(PLACES):
+        if index == 4:
+            failing = once(getattr(module, name), 'CUDA error: out of memory')
+            monkeypatch.setattr(module, name, failing)
+        reconstructor.add(frame(index))
+        while window := reconstructor.take():
+            reconstructor.process(window)
+    assert 'no memory left for what comes after the network' in warnings(caplog)[0]
+    assert [stamp_ns for stamp_ns, _ in reconstructor.trajectory()] == list(range(PLACES))
+    assert sorted(reconstructor._map._keyframes) == list(range(PLACES))
+    assert reconstructor.statistics()['segments'] == 1
+
+
+def test_what_the_gpu_cannot_hold_is_computed_from_tensors_on_the_host(weights, caplog):
+    (view,) = create_backend(config(weights)).infer(keyframes(1)).views
+    moved = view.to(torch.device('meta'))
+    assert {moved.rgb.device.type, moved.depth_m.device.type, moved.confidence.device.type,
+            moved.mask.device.type} == {'meta'}
+    assert moved.intrinsics is view.intrinsics and moved.keyframe_id == view.keyframe_id
+
+    class OnGpu:
+        def to(self, device: torch.device) -> Prediction:
+            return view.to(device)
+
+    def step(views: list) -> list:
+        if isinstance(views[0], OnGpu):
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return views
+
+    (found,) = or_on_host(step, [OnGpu()])
+    assert found.depth_m.device.type == 'cpu' and torch.equal(found.depth_m, view.depth_m)
+    with pytest.raises(RuntimeError, match='illegal'):
+        or_on_host(once(step, 'an illegal memory access'), [view])
 
 
 # Before the robot drives
@@ -374,6 +469,16 @@ def test_whether_torch_or_the_driver_is_to_blame_is_said(weights, monkeypatch, b
     monkeypatch.setattr(torch.version, 'cuda', built_for)
     with unavailable(said):
         create_backend(config(weights, device='cuda'))
+
+
+@pytest.mark.parametrize(('reason', 'remedy'), [
+    ('CUDA error: no kernel image is available for execution on the device', 'install the build'),
+    ('CUDA error: out of memory', 'end what else uses it')])
+@pytest.mark.parametrize('backend', ['mapanything', 'colmap'])
+def test_a_gpu_that_does_not_compute_is_one_sentence(weights, gpu, reason, remedy, backend):
+    gpu.failure = RuntimeError(f'{reason}\nCUDA kernel errors might be asynchronously reported')
+    with unavailable('Orin does not compute with torch', f'({reason})', remedy):
+        create_backend(config(weights, device='cuda', backend=backend))
 
 
 @pytest.mark.parametrize('capability', [(7, 0), (7, 5)])

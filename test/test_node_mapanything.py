@@ -63,6 +63,7 @@ from tf2_msgs.msg import TFMessage
 import torch
 
 from mapanything_ros.core.backends.backend import create_backend
+from mapanything_ros.ros import messages, publishers
 
 # The network sees a third of the camera's width: the centre of each of its pixels is that of one
 # of the camera's, so that depth, which is not interpolated, stays exact. Of the height it sees
@@ -524,6 +525,29 @@ def test_where_memory_runs_out_windows_shrink_and_keyframes_are_kept(launch, wor
     assert (status['keyframes_dropped'], status['windows_failed']) == ('0', '1')
     # At once, and in batches.
     assert status['out_of_memory'] == '2'
+
+
+@pytest.mark.parametrize('module', [messages, publishers])
+def test_what_was_reconstructed_is_published_where_memory_runs_out_then(
+    launch, monkeypatch, module,
+):
+    robot = launch(ODOMETRY)
+    all_seen = robot.explore(2)
+    pack, failures = module.pack_points, [torch.OutOfMemoryError('CUDA out of memory')]
+
+    def pack_points(*arguments: Any) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return pack(*arguments)
+
+    monkeypatch.setattr(module, 'pack_points', pack_points)
+    with robot.warned('backend', 'no memory left for what comes after the network'):
+        all_seen += robot.explore(1)
+    assert not failures
+    assert_keyframe_is_true(robot, all_seen[-1])
+    assert_poses_are_true(robot, all_seen)
+    assert_map_is_true(robot, all_seen)
+    assert robot.status()['windows_failed'] == '0'
 
 
 def test_where_nothing_fits_the_node_says_so_and_maps_when_something_does(launch, world):

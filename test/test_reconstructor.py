@@ -60,7 +60,7 @@ class WallBackend:
 
     def __init__(self):
         self.windows = []
-        self.fail = False
+        self.failure = None
         self.fits = 10
         self.gate = threading.Event()
         self.gate.set()
@@ -68,8 +68,8 @@ class WallBackend:
     def infer(self, keyframes):
         self.windows.append([k.id for k in keyframes])
         self.gate.wait(10)
-        if self.fail:
-            raise ReconstructionError('on purpose')
+        if self.failure:
+            raise self.failure
         if len(keyframes) > self.fits:
             raise WindowTooLargeError('too large', self.fits)
         world_from_odom = np.linalg.inv(pose(keyframes[0].stamp_ns))
@@ -123,16 +123,19 @@ def test_a_frame_that_cannot_be_decoded_is_forgotten_and_the_next_one_works(reco
     assert reconstructor.statistics()['keyframes'] == 2
 
 
+@pytest.mark.parametrize('failure', [
+    ReconstructionError('on purpose'), RuntimeError('CUDA error: unknown error'),
+    np.linalg.LinAlgError('Singular matrix')])
 def test_a_failed_window_is_retried_with_the_next_keyframe_and_the_map_stays(
-    reconstructor, backend
+    reconstructor, backend, failure
 ):
     feed(reconstructor, range(3))
     before = len(reconstructor.map_points())
-    backend.fail = True
-    with pytest.raises(ReconstructionError):
+    backend.failure = failure
+    with pytest.raises(type(failure)):
         feed(reconstructor, [3, 4])
     assert len(reconstructor.map_points()) == before
-    backend.fail = False
+    backend.failure = None
     (submap,) = feed(reconstructor, [5])
     assert submap.new_ids == {3, 4, 5}
 

@@ -251,7 +251,7 @@ class Alignment:
 
     def _depth_ratio(self, view: Prediction) -> torch.Tensor:
         """Return the map's depth over the window's for the pixels that both keep, (N,)."""
-        placed = self._placed[view.keyframe_id].view
+        placed = self._placed[view.keyframe_id].view.to(view.depth_m.device)
         if placed.mask.shape != view.mask.shape:
             return torch.empty(0, device=view.mask.device)
         both = placed.mask & view.mask
@@ -392,7 +392,7 @@ def _pose_pairs(view: Prediction, pose: Array, length_m: float, reach_m: float) 
 
 def _pixel_pairs(view: Prediction, placed: _Placed, reach: float) -> list[Pairs]:
     """Make pixels that both windows keep points that should meet, weight 1 in all."""
-    before = placed.view
+    before = placed.view.to(view.depth_m.device)
     if before.mask.shape != view.mask.shape:
         return []
     row, column = (before.mask & view.mask).nonzero(as_tuple=True)

@@ -23,7 +23,8 @@ OpenCV and ROS. Depth is measured along the optical axis (z), in metres.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,13 @@ class Prediction:
     intrinsics: Array
     world_from_camera: Array
     descriptor: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Prediction:
+        """Return the same with its tensors on another device."""
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
 
     def points_in_camera(self) -> torch.Tensor:
         """Return the (H,W,3) float32 points of all pixels in the camera's optical frame."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -26,16 +27,12 @@ import numpy as np
 from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
-from mapanything_ros.core.errors import (
-    AlignmentError,
-    ExportError,
-    ReconstructionError,
-    WindowTooLargeError,
-)
+from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Prediction, Submap
+from mapanything_ros.core.errors import ExportError, WindowTooLargeError
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
 from mapanything_ros.core.loop_correction import LoopCorrection
+from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
@@ -114,14 +111,17 @@ class Reconstructor:
                 if window.generation != self._generation:
                     return None
                 # Its place in the map, through the keyframes it shares with the last one.
-                submap = self._alignment.place(prediction, window.keyframes)
+                submap = or_on_host(
+                    lambda views: self._alignment.place(
+                        replace(prediction, views=tuple(views)), window.keyframes),
+                    prediction.views)
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
                 submap = self._close_loops(submap, window.keyframes)
                 self._map_counts = self._count_map()
                 return submap
-        except (ReconstructionError, AlignmentError) as error:
+        except Exception as error:  # whatever it is, the keyframes are there
             with self._input_lock:
                 if isinstance(error, WindowTooLargeError) and error.fits:
                     again = window.generation == self._generation
@@ -194,7 +194,11 @@ class Reconstructor:
             if view.keyframe_id in submap.new_ids:
                 pose = submap.map_from_camera(view)
                 self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
-                self._map.insert(view, pose)
+                or_on_host(partial(self._insert, pose), [view])
+
+    def _insert(self, pose: Array, views: Sequence[Prediction]) -> None:
+        for view in views:
+            self._map.insert(view, pose)
 
     def _close_loops(self, submap: Submap, keyframes: Sequence[Keyframe]) -> Submap:
         """Correct path and map by the loops that the window closes; return it where it is then."""

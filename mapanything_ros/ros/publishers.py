@@ -17,15 +17,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
 import torch
 
-from mapanything_ros.core.datatypes import Array, Keyframe, Submap
+from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Submap
+from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.packing import pack_points
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
@@ -71,15 +75,13 @@ class Publishers:
         for view in submap.views:
             if view.keyframe_id in submap.new_ids:
                 keyframe = by_id[view.keyframe_id]
-                messages = keyframe_messages(view, keyframe.stamp_ns, keyframe.frame_id)
-                for name, message in messages.items():
+                for name, message in or_on_host(partial(_messages, keyframe), [view]).items():
                     self._keyframe[name].publish(message)
                 self._pose.publish(to_pose(
                     submap.map_from_camera(view), to_header(keyframe.stamp_ns, self._map_frame)))
-        points = [pack_points(view, submap.map_from_camera(view)) for view in submap.views]
         newest = by_id[submap.views[-1].keyframe_id]
-        self._points.publish(
-            to_cloud(torch.cat(points), to_header(newest.stamp_ns, self._map_frame)))
+        header = to_header(newest.stamp_ns, self._map_frame)
+        self._points.publish(or_on_host(partial(_cloud, submap, header), submap.views))
 
     def map_wanted(self) -> bool:
         """Say whether somebody listens to the whole map."""
@@ -101,3 +103,12 @@ class Publishers:
     def publish_path(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> None:
         """Publish the poses of all keyframes in the map, which may be none."""
         self._path.publish(self._path_maker.message(trajectory, stamp_ns))
+
+
+def _messages(keyframe: Keyframe, views: Sequence[Prediction]) -> dict[str, Any]:
+    return keyframe_messages(views[0], keyframe.stamp_ns, keyframe.frame_id)
+
+
+def _cloud(submap: Submap, header: Header, views: Sequence[Prediction]) -> PointCloud2:
+    return to_cloud(torch.cat([
+        pack_points(view, submap.map_from_camera(view)) for view in views]), header)

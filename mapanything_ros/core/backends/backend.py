@@ -24,6 +24,7 @@ import torch
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import BackendUnavailableError
+from mapanything_ros.core.out_of_memory import is_out_of_memory
 
 
 class Backend(Protocol):
@@ -67,4 +68,21 @@ def torch_device(name: str) -> torch.device:
             f"device is 'cuda', but torch {torch.__version__} ({build}) finds no GPU here: "
             "install the GPU's driver and a CUDA build of torch, or set device to 'cpu' (with "
             "backend 'mapanything' minutes a window; 'colmap' takes seconds and no weights)")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == 'cuda':
+        _require_kernels(device)
+    return device
+
+
+def _require_kernels(device: torch.device) -> None:
+    """Raise BackendUnavailableError where the GPU is there, but does not compute."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        remedy = (
+            'end what else uses it' if is_out_of_memory(error) else
+            'install the build that fits the GPU and its driver')
+        reason = str(error).partition('\n')[0]
+        raise BackendUnavailableError(
+            f'{torch.cuda.get_device_name(device)} does not compute with torch '
+            f'{torch.__version__} ({reason}): {remedy}') from error

@@ -32,6 +32,7 @@ from mapanything_ros.core.backends.network import amp_used, Network
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import BackendUnavailableError, WindowTooLargeError
+from mapanything_ros.core.out_of_memory import is_out_of_memory
 
 # A common camera's, for the window that is rehearsed.
 REHEARSAL_SHAPE = (480, 640, 3)
@@ -64,7 +65,9 @@ class MapAnythingBackend:
         self._memory.require(checkpoint.size_bytes, 'the weights')
         try:
             model = load_model(checkpoint, device)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise self._memory.unavailable('the weights') from error
         if LIMITED in checkpoint.licence:
             logger.warning('the licence of %s is %s', checkpoint.name, checkpoint.licence)
@@ -112,7 +115,9 @@ class MapAnythingBackend:
             outputs = self._network.forward(
                 to_model(views), self._in_batches, self._minibatch_size)
             return self._output.window(outputs, views, self._network.descriptors)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             # Left before anything is tried again: the traceback holds on to tensors.
             self._memory.ran_out += 1
         self._release()

@@ -166,7 +166,6 @@ def _device(name: str, needed_bytes: int) -> str:
         return (
             f'cpu, {torch.get_num_threads()} threads, torch {torch.__version__}; slow: for maps '
             'while driving use a GPU')
-    _try_kernel(device)
     GpuMemory(device).require(needed_bytes, 'the weights')
     free, total = torch.cuda.mem_get_info(device)
     return (
@@ -180,18 +179,6 @@ def _torch() -> Any:
     except Exception as error:  # of a build for another machine: anything
         raise BackendUnavailableError(
             f'torch cannot be imported ({_first_line(error)}): install it again') from error
-
-
-def _try_kernel(device: Any) -> None:
-    """Raise BackendUnavailableError where torch was not built for this GPU."""
-    torch = _torch()
-    try:
-        torch.ones(1, device=device).add(1).item()
-    except RuntimeError as error:
-        raise BackendUnavailableError(
-            f'{torch.cuda.get_device_name(device)} does not compute with torch '
-            f'{torch.__version__} ({_first_line(error)}): install the build that fits the GPU and '
-            'its driver') from error
 
 
 def _caution(device: Any) -> str:
