@@ -120,6 +120,28 @@ def test_a_large_photo_is_made_smaller_and_its_intrinsics_with_it(tmp_path):
     assert np.abs(keyframe.rgb.astype(float) - wrong).mean() > 1.0, 'the test sees such errors'
 
 
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_gray_photos_of_16_bits_keep_their_contrast(tmp_path, suffix):
+    values = np.linspace(0, 65535, 24 * 36).reshape(24, 36).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f'a.{suffix}')
+    rgb = next(source([tmp_path]).frames()).keyframe(0).rgb
+    np.testing.assert_array_equal(rgb, np.repeat((values // 256)[..., None], 3, axis=2))
+
+
+def test_photos_of_other_colours_become_rgb(tmp_path):
+    plain = Image.new('RGB', (12, 8), (204, 102, 51))
+    for name, mode in (('a.png', 'RGBA'), ('b.png', 'P'), ('c.jpg', 'CMYK'), ('d.png', 'L')):
+        plain.convert(mode).save(tmp_path / name)
+    Image.new('F', (12, 8), 0.5).save(tmp_path / 'e.tif')
+    *good, bad = source([tmp_path]).frames()
+    gray = [round(0.299 * 204 + 0.587 * 102 + 0.114 * 51)] * 3
+    for frame, expected in zip(good, ([204, 102, 51],) * 3 + (gray,), strict=True):
+        np.testing.assert_allclose(
+            frame.keyframe(0).rgb, np.broadcast_to(expected, (8, 12, 3)), atol=3)
+    with pytest.raises(InputError, match=r'e\.tif cannot be used: its pixels are floating'):
+        bad.keyframe(0)
+
+
 def test_photos_of_mixed_sizes_keep_theirs(tmp_path):
     photo(12, 8).save(tmp_path / '1.png')
     photo(8, 12).save(tmp_path / '2.png')

@@ -102,8 +102,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--depth-topic', default='', metavar='T',
         help='with --set use_depth=true; default: found by type and name')
     add('--intrinsics', default='none', metavar='WHAT',
-        help='of photos and video: none, exif, fx,fy,cx,cy in pixels, or the YAML file of '
-        "ROS's camera_calibration (default: %(default)s)")
+        help='of photos and video, as they are upright: none, exif, fx,fy,cx,cy in pixels, or the '
+        "YAML file of ROS's camera_calibration (default: %(default)s)")
     return parser.parse_args(arguments)
 
 

@@ -32,7 +32,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.offline.bag import LATCHED
+from mapanything_ros.offline.bag import LATCHED, VERSION
 from mapanything_ros.sample.hand_held import HandHeldPath, walk
 from mapanything_ros.sample.room import Room
 
@@ -97,7 +97,7 @@ def write_sample(
         draft = Path(folder) / output.name
         # Closing ends the pool's work at once when writing fails or is interrupted.
         with closing(_photographs(path.world_from_camera, room, seed, processes)) as views, \
-                Writer(draft, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+                Writer(draft, version=VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
             _write_messages(writer, path, _progress(views, frames))
         o3d.io.write_triangle_mesh(draft / SCENE_FILE, room.mesh())
         if output.exists():

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import (
@@ -32,6 +32,8 @@ from rosbags.typesys import get_typestore, Stores
 
 from mapanything_ros.core.errors import InputError
 
+# Of the format of metadata: the newest that Humble's rosbag2 can read, too.
+VERSION: Literal[8] = 8
 _FOREVER = QosTime(9223372036, 854775807)
 # Who subscribes late gets the last message.
 LATCHED = Qos(

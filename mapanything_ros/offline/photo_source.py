@@ -92,12 +92,21 @@ class _Photo:
         try:
             with Image.open(self._path) as photo:
                 upright = ImageOps.exif_transpose(photo)
-                rgb = np.array(upright.convert('RGB'))
+                rgb = _rgb(upright)
                 known = self._calibration
                 return rgb, known.camera(*upright.size, photo.getexif()) if known else None
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError,
                 SyntaxError, InputError) as error:
             raise InputError(f'{self._path.name} cannot be used: {error}') from error
+
+
+def _rgb(photo: Image.Image) -> Rgb:
+    """Return (H,W,3); of gray with 16 bits, which Pillow would clip, the upper 8."""
+    if photo.mode == 'F':
+        raise InputError('its pixels are floating-point numbers: save it with 8 or 16 bits')
+    if photo.mode.startswith('I'):
+        photo = Image.fromarray((np.asarray(photo).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    return np.array(photo.convert('RGB'))
 
 
 def _photos(paths: Sequence[Path]) -> list[Path]:

@@ -31,7 +31,7 @@ from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.export import whole
 from mapanything_ros.core.packing import pack_points
 from mapanything_ros.core.voxel_map import VoxelMap
-from mapanything_ros.offline.bag import LATCHED
+from mapanything_ros.offline.bag import LATCHED, VERSION
 from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.ros.conversions import to_cloud
@@ -70,7 +70,7 @@ def write_bag(folder: Path, keyframes: KeyframeStore, config: Config) -> None:
     """
     store = get_typestore(Stores.ROS2_JAZZY)
     with whole(folder) as part:
-        writer = Writer(part, version=9, storage_plugin=StoragePlugin.MCAP)
+        writer = Writer(part, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
             connections = {
