@@ -71,6 +71,27 @@ def test_a_warning_is_logged_once_counted_and_diagnosed(log, reporter, core_log,
     assert reporter.age_s() < 60
 
 
+def test_one_warning_does_not_keep_another_out_of_the_log(log, reporter, core_log):
+    BACKEND.warning('the licence of %s is %s', 'facebook/map-anything', 'CC-BY-NC-4.0')
+    for count in (8, 4):
+        BACKEND.warning('the memory is too small for a window of %d keyframes', count)
+    assert [text for _, text in log.lines] == [
+        'the licence of facebook/map-anything is CC-BY-NC-4.0',
+        'the memory is too small for a window of 8 keyframes'], 'the same, within seconds, is not'
+    assert reporter.counts == {'backend': 3}
+
+
+def test_a_sentence_is_counted_by_itself(log, reporter, monkeypatch):
+    now_s = iter([0.0, 1.0, 2.0, 10.0])
+    monkeypatch.setattr('mapanything_ros.ros.reporter.time.monotonic', lambda: next(now_s))
+    for fits in ('fits 4', 'fits 2', 'fits 2', 'fits 2'):
+        reporter.warn('window_failed', f'it is too large; {fits}', fits)
+    assert [text for _, text in log.lines] == [
+        'it is too large; fits 4', 'it is too large; fits 2',
+        'it is too large; fits 2 (3 times so far)']
+    assert reporter.counts == {'window_failed': 4}
+
+
 def test_details_are_left_out(log, core_log):
     BACKEND.debug('only for who develops it')
     assert log.lines == []

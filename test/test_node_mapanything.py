@@ -550,6 +550,17 @@ def test_what_was_reconstructed_is_published_where_memory_runs_out_then(
     assert robot.status()['windows_failed'] == '0'
 
 
+def test_each_step_is_in_the_log_however_soon_the_next_one_comes(launch, world, capfd):
+    robot = launch({'window.size': 8, 'window.overlap': 2})
+    send_one_by_one(robot, 7)
+    world.memory_px = world.batched_memory_px = memory_for(2.5)
+    send_one_by_one(robot, 1)
+    robot.path(8)
+    log = capfd.readouterr().err
+    for step in ('8 keyframes; from now on the dense head', 'windows of 4', 'windows of 2'):
+        assert step in log, log
+
+
 def test_where_nothing_fits_the_node_says_so_and_maps_when_something_does(launch, world):
     robot = launch(ODOMETRY)
     world.memory_px = world.batched_memory_px = memory_for(0.5)

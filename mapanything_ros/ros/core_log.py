@@ -38,7 +38,7 @@ class CoreLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record."""
         if record.levelno >= logging.WARNING:
-            self._reporter.warn('backend', record.getMessage())
+            self._reporter.warn('backend', record.getMessage(), str(record.msg))
         else:
             self._logger.info(record.getMessage())
 

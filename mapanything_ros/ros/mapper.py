@@ -26,7 +26,11 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Scale, Submap
-from mapanything_ros.core.errors import AlignmentError, ReconstructionError
+from mapanything_ros.core.errors import (
+    AlignmentError,
+    ReconstructionError,
+    WindowTooLargeError,
+)
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 from mapanything_ros.ros.publishers import Publishers
 from mapanything_ros.ros.reporter import Reporter
@@ -107,6 +111,10 @@ class Mapper:
                 else:
                     self._publish_whole_map()
             return None
+        except WindowTooLargeError as error:
+            # Each step that makes windows smaller is said.
+            return self._failed(
+                'window_failed', f'{_described(window)} failed: {error}', f'fits {error.fits}')
         except ReconstructionError as error:
             return self._failed('window_failed', f'{_described(window)} failed: {error}')
         except AlignmentError as error:
@@ -151,8 +159,8 @@ class Mapper:
             self._whole_published_s = now_s
             self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
 
-    def _failed(self, kind: str, text: str) -> str:
-        self._reporter.warn(kind, text)
+    def _failed(self, kind: str, text: str, sentence: str = '') -> str:
+        self._reporter.warn(kind, text, sentence)
         self.progress.windows_failed += 1
         return text
 

@@ -28,12 +28,14 @@ class Reporter:
     """
     The one place where a problem with the input becomes a warning, a count and a diagnosis.
 
-    Each kind is throttled by itself, so that a frequent one does not hide a rare one.
+    Each kind, and each ``sentence`` of a kind that has several, is throttled by itself, so that a
+    frequent one does not hide a rare one.
     """
 
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger
-        self._last_s: dict[str, float] = {}
+        self._last_s: dict[tuple[str, str], float] = {}
+        self._times: Counter[tuple[str, str]] = Counter()
         self.counts: Counter[str] = Counter()
         self.latest = ''
         self._latest_s = float('-inf')
@@ -42,13 +44,15 @@ class Reporter:
         """Return how long ago the latest problem was."""
         return time.monotonic() - self._latest_s
 
-    def warn(self, kind: str, text: str) -> None:
+    def warn(self, kind: str, text: str, sentence: str = '') -> None:
         """Report a problem of a kind (a short identifier) in a sentence that says what to do."""
         self.latest = text
         self._latest_s = now_s = time.monotonic()
         # Last, so that whoever sees the count from another thread finds the sentence.
         self.counts[kind] += 1
-        if now_s - self._last_s.get(kind, float('-inf')) >= PERIOD_S:
-            self._last_s[kind] = now_s
-            more = f' ({self.counts[kind]} times so far)' if self.counts[kind] > 1 else ''
+        key = kind, sentence
+        self._times[key] += 1
+        if now_s - self._last_s.get(key, float('-inf')) >= PERIOD_S:
+            self._last_s[key] = now_s
+            more = f' ({self._times[key]} times so far)' if self._times[key] > 1 else ''
             self._logger.warning(text + more)
