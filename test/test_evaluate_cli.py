@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import re
@@ -213,12 +214,12 @@ def pose_of(matrix: np.ndarray) -> Pose:
 BASE_FROM_CAMERA = rigid(15, (0.3, 0.1, 0.5))
 
 
-@pytest.fixture
-def bag(tmp_path) -> Path:
+def truth_bag(folder: Path, known: Sequence[int]) -> Path:
     """Write the truth as poses of the camera, as odometry of the robot, and as /tf."""
     messages: list[tuple[str, int, Any]] = [('/tf_static', START_NS, TFMessage(
         transforms=[transform(BASE_FROM_CAMERA, header(START_NS, 'base'), 'camera')]))]
-    for i, stamp in enumerate(STAMPS):
+    for i in known:
+        stamp = STAMPS[i]
         of_base = true_pose(i) @ np.linalg.inv(BASE_FROM_CAMERA)
         odometry = Odometry(header=header(stamp, 'world'), child_frame_id='base')
         odometry.pose.pose = pose_of(of_base)
@@ -228,18 +229,34 @@ def bag(tmp_path) -> Path:
             ('/robot/odom', stamp, odometry),
             ('/tf', stamp, TFMessage(
                 transforms=[transform(of_base, header(stamp, 'world'), 'base')]))]
-    return write_bag(tmp_path / 'bag', messages)
+    return write_bag(folder, messages)
 
 
-@pytest.mark.parametrize('options', [
+@pytest.fixture
+def bag(tmp_path) -> Path:
+    return truth_bag(tmp_path / 'bag', range(COUNT))
+
+
+IN_A_BAG = [
     (), ('--topic', '/truth/pose'), ('--topic', '/robot/odom', '--camera-frame', 'camera'),
-    ('--frame', 'world', '--camera-frame', 'camera')])
+    ('--frame', 'world', '--camera-frame', 'camera')]
+
+
+@pytest.mark.parametrize('options', IN_A_BAG)
 def test_a_bag_has_the_truth_in_topics_and_in_tf(result, truth, bag, options):
     expected = evaluated(result, truth)['position_rmse_m']
     found = evaluated(result, bag, *options)
     assert found['position_rmse_m'] == pytest.approx(expected, rel=1e-4)
     assert found['poses'] == COUNT
     assert 'map_error_m' in found['missing']
+
+
+@pytest.mark.parametrize('options', IN_A_BAG)
+def test_gaps_of_the_truth_in_a_bag_are_not_filled(result, tmp_path, options):
+    bag = truth_bag(tmp_path / 'bag', [*range(10), 11, *range(20, COUNT)])
+    found = evaluated(result, bag, *options, '--max-gap', '0.3')
+    # 10 lies between two poses that are near each other, 12 to 19 do not.
+    assert (found['poses'], found['poses_without_truth']) == (COUNT - 8, 8)
 
 
 def test_the_surface_beside_a_bag_counts(result, bag, floor):

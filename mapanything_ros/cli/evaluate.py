@@ -103,7 +103,8 @@ def _truth(
     if not paths:
         surface = read_surface(surfaces[0])
         return None, surface, surface.name
-    where = BagPath(options.topic, options.frame, _camera_frame(options, paths[0]))
+    where = BagPath(
+        options.topic, options.frame, _camera_frame(options, paths[0]), options.max_gap)
     known, source = read_true_path(paths[0], where, path.stamps_ns)
     truth, said = matched(known, path.stamps_ns, options.max_gap), f'poses from {source}'
     try:

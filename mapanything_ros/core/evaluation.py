@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,10 +146,20 @@ class Trajectory:
         _, mine, _ = np.intersect1d(self.stamps_ns, stamps_ns, return_indices=True)
         return Trajectory(self.stamps_ns[mine], self.poses[mine])
 
-    def interpolate(self, stamps_ns: NDArray[np.int64]) -> Trajectory:
-        """Return poses at those of the stamps that lie within; linear, and slerp."""
-        first, last = self.stamps_ns[0], self.stamps_ns[-1]
-        stamps = np.unique(stamps_ns[(stamps_ns >= first) & (stamps_ns <= last)])
+    def interpolate(
+        self, stamps_ns: NDArray[np.int64], max_gap_s: float = math.inf,
+    ) -> Trajectory:
+        """
+        Return poses at those of the stamps that lie within; linear, and slerp.
+
+        Of stamps between two poses that are more than ``max_gap_s`` apart there are none.
+        """
+        known_ns, first = self.stamps_ns, self.stamps_ns[0]
+        after = np.searchsorted(known_ns, stamps_ns).clip(0, len(known_ns) - 1)
+        before = (after - 1).clip(0)
+        between = (known_ns[before] < stamps_ns) & (stamps_ns < known_ns[after]) & (
+            known_ns[after] - known_ns[before] <= max_gap_s * 1e9)
+        stamps = np.unique(stamps_ns[(known_ns[after] == stamps_ns) | between])
         if len(self.stamps_ns) == 1:
             return Trajectory(stamps, np.repeat(self.poses, len(stamps), axis=0))
         # Seconds since the first stamp: nanoseconds since 1970 do not fit a float.

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,14 @@ class BagPath:
     Where a bag has the truth: a ``topic`` (empty: the only one), or a ``frame`` of /tf.
 
     ``camera_frame`` is the camera of the map. A PoseStamped is the camera's; the pose in an
-    Odometry is that of its child frame, from which /tf must lead to the camera.
+    Odometry is that of its child frame, from which /tf must lead to the camera. Transforms of /tf
+    that are up to ``max_gap_s`` apart are interpolated.
     """
 
     topic: str = ''
     frame: str = ''
     camera_frame: str = ''
+    max_gap_s: float = math.inf
 
 
 def read_true_path(
@@ -61,7 +64,7 @@ def read_true_path(
     if not is_bag(path):
         return read_tum(path), path.name
     if where.frame:
-        poses = read_odometry(path, where.frame, where.camera_frame, stamps_ns)
+        poses = read_odometry(path, where.frame, where.camera_frame, stamps_ns, where.max_gap_s)
         return poses, f'/tf of {path.name}, {where.camera_frame} in {where.frame}'
     topic, kind = _topic(path, where.topic)
     found = dict(_poses(path, topic, kind))
@@ -71,7 +74,7 @@ def read_true_path(
     truth = Trajectory(
         np.array(stamps, np.int64), np.stack([found[stamp] for stamp in stamps]))
     if kind == ODOMETRY:
-        truth = _of_camera(path, topic, truth, where.camera_frame)
+        truth = _of_camera(path, topic, truth, where)
     return truth, f'{topic} of {path.name}'
 
 
@@ -87,19 +90,13 @@ def matched(truth: Trajectory, stamps_ns: NDArray[np.int64], max_gap_s: float) -
     Between two poses no more than ``max_gap_s`` apart it is interpolated. Raises InputError where
     that leaves nothing.
     """
-    known, last = truth.stamps_ns, len(truth.stamps_ns) - 1
-    after = np.searchsorted(known, stamps_ns).clip(0, last)
-    before = (after - 1).clip(0)
-    exact = known[after] == stamps_ns
-    between = (known[before] < stamps_ns) & (stamps_ns < known[after]) & (
-        known[after] - known[before] <= max_gap_s * 1e9)
-    shared = stamps_ns[exact | between]
-    if not len(shared):
+    shared = truth.interpolate(stamps_ns, max_gap_s)
+    if not len(shared.stamps_ns):
         raise InputError(
             f'no keyframe has a true pose: the map is from {_span(stamps_ns)}, the truth from '
-            f'{_span(known)}, and may have gaps of {max_gap_s:g} s (--max-gap); their clocks must '
-            'be the same')
-    return truth.interpolate(shared)
+            f'{_span(truth.stamps_ns)}, and may have gaps of {max_gap_s:g} s (--max-gap); their '
+            'clocks must be the same')
+    return shared
 
 
 def _topic(path: Path, name: str) -> tuple[str, str]:
@@ -127,9 +124,10 @@ def _poses(path: Path, topic: str, kind: str) -> Iterator[tuple[int, Array]]:
         yield stamp_ns(message), pose_matrix(pose.position, pose.orientation)
 
 
-def _of_camera(path: Path, topic: str, truth: Trajectory, camera_frame: str) -> Trajectory:
+def _of_camera(path: Path, topic: str, truth: Trajectory, where: BagPath) -> Trajectory:
     child = next(message.child_frame_id for _, message in read_messages(path, {topic}))
-    mounting = read_odometry(path, child, camera_frame, truth.stamps_ns)
+    mounting = read_odometry(
+        path, child, where.camera_frame, truth.stamps_ns, where.max_gap_s)
     truth = truth.take(mounting.stamps_ns)
     return Trajectory(truth.stamps_ns, truth.poses @ mounting.poses)
 

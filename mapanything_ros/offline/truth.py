@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,13 @@ def read_poses(folder: Path) -> Trajectory:
 
 def read_odometry(
     folder: Path, odom_frame: str, camera_frame: str, stamps_ns: NDArray[np.int64],
+    max_gap_s: float = math.inf,
 ) -> Trajectory:
-    """Return ``odom_from_camera`` from the bag's TF at those of the stamps that it covers."""
+    """
+    Return ``odom_from_camera`` from the bag's TF at those of the stamps that it covers.
+
+    It is interpolated between transforms that are up to ``max_gap_s`` apart.
+    """
     edges: dict[str, tuple[str, dict[int, Array]]] = {}
     fixed: set[str] = set()
     for topic, message in read_messages(folder, {'/tf', '/tf_static'}):
@@ -153,7 +159,7 @@ def read_odometry(
         if frame in fixed:
             poses = next(reversed(known.values())) @ poses
         else:
-            part = _trajectory(known).interpolate(stamps)
+            part = _trajectory(known).interpolate(stamps, max_gap_s)
             if poses.ndim == 3:
                 poses = poses[np.isin(stamps, part.stamps_ns)]
             stamps, poses = part.stamps_ns, part.poses @ poses
