@@ -448,6 +448,14 @@ def test_where_nothing_fits_smaller_images_or_another_backend_are_named(rehearse
         rehearse(size, 0.5, 0.5)
 
 
+def test_noise_that_the_network_cannot_take_is_no_reason_not_to_start(rehearse, world, caplog):
+    world.scale_error = float('nan')
+    backend = rehearse(2)
+    assert 'a window of noise failed: the network answered with numbers' in warnings(caplog)[-1]
+    world.scale_error = 1.0
+    assert_true(backend.infer(keyframes(2)))
+
+
 def test_a_window_of_one_image_is_rehearsed(rehearse):
     assert_true(rehearse(1, 1, 1).infer(keyframes(1)))
 

@@ -205,7 +205,8 @@ def test_a_config_that_is_missing(folder):
 # Damaged
 
 
-@pytest.mark.parametrize('content', [b'', b'{"name": ', b'\xff\xfe\x00', b'[1, 2]', b'null'])
+@pytest.mark.parametrize(
+    'content', [b'', b'{"name": ', b'\xff\xfe\x00', b'[1, 2]', b'null', 10**5 * b'['])
 def test_a_config_that_is_damaged(folder, content):
     (folder / 'config.json').write_bytes(content)
     with unavailable('config.json is damaged', 'fetch it again'):
@@ -250,6 +251,7 @@ def test_every_shard_is_looked_at(sharded):
     b'<!doctype html><title>404</title>',
     (5).to_bytes(8, 'little') + b'{"a":',
     (4).to_bytes(8, 'little') + b'\xff\xfe\xfd\xfc',
+    (10**5).to_bytes(8, 'little') + 10**5 * b'[',
     with_header([]),
     with_header({'a': None}),
     with_header({'a': {'dtype': 'F32', 'shape': [1]}}),

@@ -149,7 +149,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackendUnavailableError(f'{path} is damaged ({error}): fetch it again') from error
     if not isinstance(values, dict):
         raise BackendUnavailableError(f'{path} is damaged (it is no object): fetch it again')
@@ -174,7 +174,9 @@ def check_whole(path: Path) -> dict[str, tuple[int, ...]]:
         shapes = {name: tuple(map(int, tensor['shape'])) for name, tensor in tensors.items()}
         ends = [tensor['data_offsets'][1] for tensor in tensors.values()]
         expected = 8 + length + max(ends, default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (
+        ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError,
+    ) as error:
         raise BackendUnavailableError(
             f'{path} is damaged (its header cannot be read): fetch it again') from error
     if size != expected:

@@ -31,7 +31,11 @@ from mapanything_ros.core.backends.model_output import ModelOutput
 from mapanything_ros.core.backends.network import amp_used, Network
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
-from mapanything_ros.core.errors import BackendUnavailableError, WindowTooLargeError
+from mapanything_ros.core.errors import (
+    BackendUnavailableError,
+    ReconstructionError,
+    WindowTooLargeError,
+)
 from mapanything_ros.core.out_of_memory import is_out_of_memory
 
 # A common camera's, for the window that is rehearsed.
@@ -153,10 +157,10 @@ class MapAnythingBackend:
         while size:
             try:
                 # Twice: kernels are chosen in the first run.
-                self.infer(_noise(size))
+                self._run_noise(size)
                 self._release()
                 start_s = time.monotonic()
-                self.infer(_noise(size))
+                self._run_noise(size)
                 break
             except WindowTooLargeError as error:
                 size = error.fits
@@ -173,6 +177,15 @@ class MapAnythingBackend:
             time.monotonic() - start_s, self._memory.peak_bytes() / GIB,
             self._memory.total_bytes() / GIB)
         self._release()
+
+    def _run_noise(self, size: int) -> None:
+        try:
+            self.infer(_noise(size))
+        except WindowTooLargeError:
+            raise
+        except ReconstructionError as error:
+            # It does fit; real images may fare better, or each will say so.
+            logger.warning('a window of noise failed: %s', error)
 
     def _warn_of_cpu(self, model: torch.nn.Module) -> None:
         views = self._config.window.size
