@@ -18,7 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import logging
+import os
 from pathlib import Path
+import subprocess
+import sys
 
 from checkpoints import unavailable, write_checkpoint
 from helpers import camera_on_path, cast_room, K, view_room
@@ -362,6 +365,20 @@ def test_running_out_of_memory_while_loading_is_one_sentence(weights, gpu, monke
     monkeypatch.setattr(mapanything, 'load_model', load)
     with unavailable('0.2 of 8.0 GiB free', 'too small for the weights', "backend 'colmap'"):
         create_backend(config(weights, device='cuda'))
+
+
+@pytest.mark.parametrize(('given', 'found'), [
+    ({}, 'expandable_segments:True'),
+    ({'PYTORCH_CUDA_ALLOC_CONF': 'backend:cudaMallocAsync'}, 'backend:cudaMallocAsync'),
+    ({'PYTORCH_ALLOC_CONF': 'backend:cudaMallocAsync'}, 'None')])
+def test_segments_grow_unless_the_user_has_set_something_else(given, found):
+    program = 'import mapanything_ros, os; print(os.environ.get("PYTORCH_CUDA_ALLOC_CONF"))'
+    names = ('PYTORCH_CUDA_ALLOC_CONF', 'PYTORCH_ALLOC_CONF')
+    rest = {name: value for name, value in os.environ.items() if name not in names}
+    run = subprocess.run(
+        [sys.executable, '-c', program], env=rest | given, capture_output=True, text=True,
+        timeout=60, check=True, cwd=Path(__file__).parents[1])
+    assert run.stdout.strip() == found
 
 
 @pytest.mark.parametrize(('gpu_free', 'needed', 'enough'), [(2, 2, True), (2, 2.1, False)])
