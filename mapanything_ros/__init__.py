@@ -20,6 +20,6 @@ import os
 # machine that does nothing else; on a robot's shared cores a window takes 7 times as long.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 # CUDA reads this at its first use. Windows differ in size; segments that can grow do not leave
-# memory that is free but in pieces. This name goes before its newer one, which a user may have set.
+# memory that is free but in pieces. It goes before its newer name, which a user may have set.
 if 'PYTORCH_ALLOC_CONF' not in os.environ:
     os.environ.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'expandable_segments:True')
