@@ -214,6 +214,29 @@ def test_save_into_a_folder_that_cannot_be(start, tmp_path):
     robot.explore(1)
 
 
+def test_save_into_the_home_of_nobody(start):
+    robot = prepared(start({**ODOMETRY, 'output.directory': '~who_is_not_here/maps'}))
+    answer = robot.trigger('save')
+    assert not answer.success
+    assert "'~who_is_not_here/maps'" in answer.message and 'give a folder' in answer.message
+    robot.explore(1)
+
+
+@pytest.mark.parametrize('name', ['save', 'reset'])
+def test_a_service_that_breaks_does_not_end_the_node(start, monkeypatch, name):
+    robot = prepared(start(ODOMETRY))
+
+    def fail(*arguments):
+        raise ValueError('on purpose')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(robot.node._reconstructor, name, fail)
+        answer = robot.trigger(name)
+    assert not answer.success
+    assert answer.message == "it failed: ValueError('on purpose')"
+    robot.explore(1)
+
+
 # Transitions
 
 

@@ -146,9 +146,9 @@ class MapAnythingNode(LifecycleNode):
                 min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._guarded(self._on_clock_jump))
         self._offers = [
-            self.create_service(Trigger, '~/reset', self._on_reset),
-            self.create_service(Trigger, '~/save', self._on_save),
-            self.create_service(SetBool, '~/pause', self._on_pause),
+            self.create_service(Trigger, '~/reset', self._answering(self._on_reset)),
+            self.create_service(Trigger, '~/save', self._answering(self._on_save)),
+            self.create_service(SetBool, '~/pause', self._answering(self._on_pause)),
         ]
         self._report_timer = self._every(DIAGNOSTICS_S, self._on_report_timer)
         self._worker = Worker(self._mapper.work)
@@ -290,6 +290,17 @@ class MapAnythingNode(LifecycleNode):
 
     # Services
 
+    def _answering(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Keep the node alive whatever a service does, and answer that it failed."""
+        def call(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:
+                self.get_logger().error(traceback.format_exc())
+                response.success, response.message = False, f'it failed: {error!r}'
+                return response
+        return call
+
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._assembler.reset()
         self._restart('asked for by ~/reset')
@@ -298,7 +309,7 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            paths = self._reconstructor.save(Path(self._config.output.directory).expanduser())
+            paths = self._reconstructor.save(_folder(self._config.output.directory))
             response.success = True
             response.message = 'wrote ' + ', '.join(str(path) for path in paths)
         except ExportError as error:
@@ -364,6 +375,15 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_change(self, changes, configured=self._worker is not None)
+
+
+def _folder(name: str) -> Path:
+    """Return the folder of a name, which may begin with ~; raise ExportError if it is none."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ExportError(f'output.directory is {name!r}, but nobody here has such a name: give '
+                          'a folder') from error
 
 
 def main(args: list[str] | None = None) -> int:
