@@ -13,6 +13,7 @@
 # limitations under the License.
 
 from dataclasses import replace
+import re
 
 import numpy as np
 import pytest
@@ -358,6 +359,53 @@ def test_odometry_that_slips_is_said_and_the_map_keeps_its_scale():
     assert submap.scale.factor == pytest.approx(1.0, abs=1e-5)
     assert submap.scale.source == 'map'
     assert 'odometry is 1.12 times that of the map' in submap.warning
+
+
+@pytest.mark.parametrize('source', ['model', 'odometry'])
+def test_wheels_that_slip_in_some_windows_move_neither_path_nor_scale(source):
+    """What map and windows agree about, odometry alone does not undo; and nothing is lost."""
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(source), False)
+    for start in range(0, 12, 2):
+        numbers = [start, start + 1, start + 2, start + 3]
+        submap = alignment.place(window(numbers, 'model'), keyframes(numbers))
+    for start in range(12, 20, 2):
+        numbers = [start, start + 1, start + 2, start + 3]
+        submap = alignment.place(window(numbers, 'model'), slipping(numbers, 2.0))
+        assert_poses(submap, np.eye(4), atol=1e-3)
+        assert len(submap.views) == 4
+        assert not submap.new_segment
+        assert re.search('disagrees with the odometry .* odometry .slip', submap.warning)
+
+
+def test_wheels_that_begin_to_slip_cost_no_keyframes():
+    """The last two keyframes of a window are too far on by odometry, and not turned."""
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    alignment.place(window([0, 1, 2, 3, 4, 5], 'model'), keyframes([0, 1, 2, 3, 4, 5]))
+    frames = keyframes([3, 4, 5, 6, 7, 8])
+    for index, ahead_m in ((4, 0.5), (5, 1.0)):
+        frames[index] = replace(
+            frames[index], odom_from_camera=shifted(ahead_m) @ frames[index].odom_from_camera)
+    submap = alignment.place(window([3, 4, 5, 6, 7, 8], 'model'), frames)
+    assert submap.new_ids == {6, 7, 8}
+    assert_poses(submap, np.eye(4), atol=1e-3)
+
+
+@pytest.mark.parametrize('numbers', [[0, 1, 2, 3], [3, 4, 5, 6]], ids=['first', 'one shared'])
+def test_odometry_that_slips_rejects_a_window_that_nothing_else_vouches_for(numbers):
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    if numbers[0]:
+        alignment.place(window([0, 1, 2, 3], 'model'), keyframes([0, 1, 2, 3]))
+    with pytest.raises(AlignmentError, match='disagrees with the odometry'):
+        alignment.place(window(numbers, 'model'), slipping(numbers, 3.0))
+
+
+def test_slip_does_not_excuse_a_window_that_is_turned():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), False)
+    alignment.place(window([0, 1, 2, 3], 'model'), keyframes([0, 1, 2, 3]))
+    bend = {number: shifted(0.0, 15.0 * (number - 3)) for number in (4, 5, 6)}
+    with pytest.raises(AlignmentError, match='disagrees with the odometry about 3 of 5'):
+        alignment.place(
+            window([2, 3, 4, 5, 6], 'model', wrong=bend), slipping([2, 3, 4, 5, 6], 2.0))
 
 
 def test_a_map_that_began_with_the_wrong_scale_starts_again():

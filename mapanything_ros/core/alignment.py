@@ -55,6 +55,8 @@ BODY_FROM_OPTICAL: Array = np.array(
 MIN_SHARED_PIXELS = 100
 # Shared pixels of a view that are enough to join windows with.
 JOIN_PIXELS = 1000
+# Keyframes that map and window must share to agree against the odometry.
+VOUCHERS = 2
 # How far a backend's own metric scale is off (log), where it has no evidence of its own.
 MODEL_SIGMA = 0.1
 MIN_MODEL_SIGMA = 0.01
@@ -123,13 +125,17 @@ class Alignment:
         measured = self._measured(window, by_id)
         fused = self._fused(measured)
         window, warning = self._scaled(window, measured, fused)
-        warning = '; '.join(filter(None, (left_out, warning)))
         self._require_scale(window, by_id)
-        odometry, _ = self._join_odometry(window.views, by_id)
-        late = window.scale.metric and self._placed and not self._scale.metric
-        if fused.outvotes or late:
-            # Nothing in metres goes with what is not.
+        odometry, _, objection = self._join_odometry(window.views, by_id)
+        # Nothing in metres goes with what is not.
+        over = fused.outvotes or window.scale.metric and self._placed and not self._scale.metric
+        if objection:
+            if over or _witness(measured, fused) or not self._vouched(window.views):
+                raise AlignmentError(objection)
+            objection += ": it is where the map has it; check the robot's odometry (slip)"
+        if over:
             self.reset()
+        warning = '; '.join(filter(None, (left_out, objection, warning)))
         known = self._known(window.views)
         first = by_id[window.views[0].keyframe_id]
         if self._trust_odometry and odometry is not None:
@@ -171,8 +177,11 @@ class Alignment:
         if evidence is None and not window.scale.metric:
             return window, ''
         factor = evidence.factor if evidence else 1.0
-        _, wrong = self._join_odometry([rescaled(view, factor) for view in window.views], by_id)
-        if not wrong:
+        _, wrong, objection = self._join_odometry(
+            [rescaled(view, factor) for view in window.views], by_id)
+        if objection and not self._vouched(window.views):
+            raise AlignmentError(objection)
+        if objection or not wrong:
             return window, ''
         kept = tuple(view for view in window.views if view.keyframe_id not in wrong)
         return replace(window, views=kept), (
@@ -294,17 +303,18 @@ class Alignment:
 
     def _join_odometry(
         self, views: Sequence[Prediction], by_id: Keyframes,
-    ) -> tuple[_Join | None, frozenset[int]]:
+    ) -> tuple[_Join | None, frozenset[int], str]:
         """
         Put views on the odometry of their keyframes; None where there is none.
 
-        Also returns the few that do not fit there, by id.
+        Also returns the few that do not fit there, by id, or a sentence where too many do not.
+        Raises AlignmentError where too many are turned otherwise: distances alone may be slip.
         """
         tied = [
             (view, odometry) for view in views
             if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
         if not tied:
-            return None, frozenset()
+            return None, frozenset(), ''
         reach_m, length_m = self._config.max_residual_m, _median_depth(views)
         found = register(
             Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
@@ -314,17 +324,27 @@ class Alignment:
             @ view.world_from_camera for view, pose in tied}
         off_m = {n: float(np.linalg.norm(offset[:3, 3])) for n, offset in offsets.items()}
         off_deg = {n: _angle_deg(offset) for n, offset in offsets.items()}
-        wrong = frozenset(
-            n for n in offsets
-            if off_m[n] > reach_m or off_deg[n] > self._config.max_rotation_deg)
-        if len(wrong) > (1.0 - self._config.min_inliers) * len(tied) or len(wrong) == len(tied):
-            raise AlignmentError(
-                f'the window disagrees with the odometry about {len(wrong)} of {len(tied)} '
-                f'keyframes by up to {max(off_m.values()):.3f} m and '
-                f'{max(off_deg.values()):.1f} degrees')
+        turned = frozenset(n for n in offsets if off_deg[n] > self._config.max_rotation_deg)
+        wrong = turned | {n for n in offsets if off_m[n] > reach_m}
+        few = min((1.0 - self._config.min_inliers) * len(tied), len(tied) - 1)
         squares = [off_m[n] ** 2 for n in offsets if n not in wrong]
-        residual_m = math.sqrt(sum(squares) / len(squares))
-        return _Join(found.target_from_source, residual_m, 1.0), wrong
+        residual_m = math.sqrt(sum(squares) / max(len(squares), 1))
+        join = _Join(found.target_from_source, residual_m, 1.0)
+        # Two wrong views have nothing in common: two that are but displaced tell of slip.
+        slip = self._vouched(views) and len(wrong) > 1 and not turned
+        if len(wrong) <= few and not slip:
+            return join, wrong, ''
+        objection = (
+            f'the window disagrees with the odometry about {len(wrong)} of {len(tied)} '
+            f'keyframes by up to {max(off_m.values()):.3f} m and '
+            f'{max(off_deg.values()):.1f} degrees')
+        if len(turned) > few:
+            raise AlignmentError(objection)
+        return join, frozenset(), objection
+
+    def _vouched(self, views: Sequence[Prediction]) -> bool:
+        """Say whether the map can tell that views are right which odometry contradicts."""
+        return not self._trust_odometry and len(self._known(views)) >= VOUCHERS
 
     def _start(self, keyframe: Keyframe) -> Array:
         """Return where the camera of a keyframe is in the map when no window tells."""
@@ -359,6 +379,11 @@ class Alignment:
         elif odom_from_camera is not None:
             self._map_from_odom = self._last_pose @ np.linalg.inv(odom_from_camera)
         self.segments += submap.new_segment
+
+
+def _witness(measured: Measured, fused: Fused) -> bool:
+    """Say whether something other than odometry contradicts the map."""
+    return fused.conflict and measured.anchor is not measured.odometry
 
 
 def _contradiction(measured: Measured, outvoted: bool) -> str:

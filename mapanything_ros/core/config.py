@@ -237,8 +237,8 @@ class AlignmentConfig(Checked):
         0.1, 'How far the same pixel (and camera) of two windows may be apart, as a share of its '
         'depth.', minimum=0.001, maximum=1.0)
     min_inliers: float = option(
-        0.6, 'A window of which a smaller share fits the map so well (and of whose keyframes a '
-        'smaller share fits the odometry) is rejected.',
+        0.6, 'A window of which a smaller share fits the map so well is rejected; so is one of '
+        'whose keyframes a smaller share fits the odometry, unless the map bears out the window.',
         minimum=0.0, maximum=1.0)
     max_residual_m: float = option(
         0.2, 'With odometry: a keyframe farther from where that has it, the rest of the window '
