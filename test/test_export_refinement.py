@@ -68,6 +68,15 @@ def test_poses_that_are_off_come_nearer_to_the_truth(tmp_path):
     assert np.linalg.norm(drift) < 0.005
 
 
+def test_two_runs_are_equal_to_the_bit(tmp_path):
+    records = disturbed(1, 0.012, 0.4)
+    first, second, third = (
+        refine(store_of(tmp_path / name, records), VOXEL_M).poses for name in 'abc')
+    assert first and all(
+        np.array_equal(pose, other[stamp_ns])
+        for other in (second, third) for stamp_ns, pose in first.items())
+
+
 @pytest.mark.parametrize('noise', [0.0, 0.02])
 def test_poses_that_are_right_stay(tmp_path, noise):
     made = refine(store_of(tmp_path, disturbed(2, 0.0, 0.0, noise)), VOXEL_M)

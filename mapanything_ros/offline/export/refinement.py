@@ -39,6 +39,8 @@ REACH_VOXELS = (4.0, 2.0)
 MAX_MOVE = 2.0
 # Weight of where a keyframe was, to that of a pair: what ICP errs must not add up along the path.
 PRIOR = 0.1
+# Open3D's threads add up in any order; what is rounded to this (m, rad) is the same in each run.
+DECIMALS = 7
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def _registered(
             for voxels in REACH_VOXELS:
                 motion = registration.registration_colored_icp(
                     source, target, voxels * voxel_m, motion).transformation
+        motion = _rounded(motion)
     except RuntimeError:  # no point has a partner
         motion = guess
     change = inverse(guess) @ motion
@@ -154,7 +157,15 @@ def _registered(
         motion = guess
     information = registration.get_information_matrix_from_point_clouds(
         source, target, reach_m, motion)
-    return _Pair(first, second, motion, information)
+    return _Pair(first, second, motion, information.astype(np.float32).astype(np.float64))
+
+
+def _rounded(motion: Array) -> Array:
+    rounded = np.eye(4)
+    turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
+    rounded[:3, :3] = Rotation.from_rotvec(np.round(turn, DECIMALS)).as_matrix()
+    rounded[:3, 3] = np.round(motion[:3, 3], DECIMALS)
+    return rounded
 
 
 def _relaxed(poses: Sequence[Array], pairs: Sequence[_Pair], reach_m: float) -> list[Array]:
