@@ -220,6 +220,7 @@ def changed(message: CameraInfo, **values: object) -> CameraInfo:
 @pytest.mark.parametrize(('bad', 'word'), [
     ({'k': [0.0] * 9, 'p': [0.0] * 12}, 'not calibrated'),
     ({'k': [float('nan')] * 9}, 'finite'),
+    ({'k': [100.0, 0, 80, 0, 100, 60, 0, 0, 0], 'p': [0.0] * 12}, '0 0 1'),
     ({'d': [float('inf')] * 5}, 'finite'),
     ({'d': [0.1] * 3}, '3 distortion coefficients'),
     ({'distortion_model': 'crystal_ball'}, 'crystal_ball'),

@@ -56,6 +56,8 @@ class Camera:
             raise InputError(
                 'camera_info has no focal length (K is zero): the camera is not calibrated; '
                 'calibrate it or set use_camera_info to false')
+        if self.rectified_k[2].tolist() != [0, 0, 1]:
+            raise InputError('camera_info has a K or P whose last row is not 0 0 1: fill it in')
         if self.width <= 0 or self.height <= 0:
             raise InputError(f'camera_info has the size {self.width}x{self.height}')
         if self.model not in PINHOLE_MODELS + FISHEYE_MODELS:
