@@ -16,6 +16,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+import re
 
 import cv2
 from helpers import distance_to_room, Seen, transformed
@@ -33,6 +34,7 @@ from recordings import (
 )
 from rosbags.rosbag2 import StoragePlugin
 
+from mapanything_ros.cli import reconstruct
 from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 from mapanything_ros.offline.mapping_run import read_tum
@@ -180,6 +182,23 @@ def test_formats_and_finishing_are_written_beside_the_map(tmp_path, run, capsys)
     assert summary['metric'] and any('outliers' in note for note in summary['notes'])
     assert summary['points'] == len(cloud.points)
     assert 'multiplied by 2.0000' in capsys.readouterr().out
+
+
+def test_34_photos_become_a_clean_cloud_by_the_command_in_the_readme(
+        tmp_path, run, monkeypatch):
+    text = (Path(__file__).parent.parent / 'README.md').read_text()
+    name, *command = re.search(r'^ +(reconstruct photos .*)$', text, re.MULTILINE)[1].split()
+    assert name == 'reconstruct' and '--outliers' in command
+    monkeypatch.chdir(tmp_path)
+    run.backend.seen = {seen.stamp_ns: seen for seen in write_photos(Path('photos'), 34)}
+    assert reconstruct.main([*command, '--device', 'cpu', '--no-report']) == 0
+    summary = summary_of(Path('out/photos'))
+    assert [window['new_keyframes'] for window in summary['windows']] == [34], 'all in one window'
+    assert re.fullmatch(r'[1-9]\d* of \d+ points were outliers', summary['notes'][0])
+    cloud = open3d.io.read_point_cloud('out/photos/map.ply')
+    assert len(cloud.points) == summary['points'] > 5000
+    assert np.ptp(np.asarray(cloud.colors), axis=0).min() > 0.2
+    check_geometry(Path('out/photos'), list(run.backend.seen.values()))
 
 
 def test_a_format_that_is_none_lists_those_that_are(tmp_path, run, capsys):
