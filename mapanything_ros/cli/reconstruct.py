@@ -148,6 +148,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
             say('what is done so far counts again with --resume')
         raise
     folder.finish(made.ended == 'complete')
+    notices.repeat()
     return _conclude(made.ended, finished, bool(summary['metric']), folder.output)
 
 
@@ -181,7 +182,8 @@ def _write(
 
 
 def _conclude(ended: str, finished: Finished, metric: bool, output: Path) -> int:
-    unit = 'metres' if metric else 'units of unknown size: nothing told the scale'
+    unit = 'metres' if metric else (
+        'units of unknown size: nothing told the scale (--scale-reference can)')
     for note in finished.notes:
         print(note)
     print(f'{output}: {len(finished.cloud)} points of {len(finished.keyframes)} keyframes, '

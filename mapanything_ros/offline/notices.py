@@ -22,28 +22,51 @@ from contextlib import contextmanager
 import logging
 
 CORE = 'mapanything_ros.core'
+# More would bury the rest; how many there were is still told.
+MOST = 10
 
 
 class Notices:
-    """Counts problems by kind and hands on the first of each, a sentence that says what to do."""
+    """
+    Counts problems by kind and hands on the first of each, a sentence that says what to do.
+
+    Of problems that each concern something else, such as a photo, the first ten are handed on.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self.counts: Counter[str] = Counter()
-        self.first: dict[str, str] = {}
+        # What was said of each kind, and how often that or what was not said after it came.
+        self._times: dict[str, Counter[str]] = {}
 
-    def warn(self, kind: str, text: str) -> None:
-        """Report a problem of a kind (a short identifier)."""
-        self.counts[kind] += 1
-        if kind not in self.first:
-            self.first[kind] = text
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how often each kind came."""
+        return {kind: times.total() for kind, times in self._times.items()}
+
+    @property
+    def first(self) -> dict[str, str]:
+        """Return the first sentence of each kind."""
+        return {kind: next(iter(times)) for kind, times in self._times.items()}
+
+    def warn(self, kind: str, text: str, each: bool = False) -> None:
+        """Report a problem of a kind (a short identifier); ``each``: other sentences, too."""
+        times = self._times.setdefault(kind, Counter())
+        if not times or (each and text not in times and len(times) < MOST):
             self._say(text)
+            times[text] = 0
+        times[text if text in times else next(reversed(times))] += 1
 
     def summary(self) -> list[dict[str, object]]:
-        """Return kind, first text and number of times of each."""
+        """Return kind and text of all that was said, and how often that or the like came."""
         return [
-            {'kind': kind, 'text': text, 'times': self.counts[kind]}
-            for kind, text in self.first.items()]
+            {'kind': kind, 'text': text, 'times': number}
+            for kind, times in self._times.items() for text, number in times.items()]
+
+    def repeat(self) -> None:
+        """Say how often what was said came, where that was more than once."""
+        for notice in self.summary():
+            if notice['times'] != 1:
+                self._say(f'{notice["times"]} times: {notice["text"]}')
 
     @contextmanager
     def of_the_core(self) -> Iterator[None]:

@@ -147,7 +147,7 @@ class Reconstruction:
                 try:
                     self._reconstructor.add(frame)
                 except InputError as error:
-                    self._notices.warn('image', f'an image is left out: {error}')
+                    self._notices.warn('image', f'an image is left out: {error}', each=True)
                 self._process_ready(stopped, tell)
                 self._tell(tell)
         except InputError as error:
@@ -235,6 +235,8 @@ class Reconstruction:
             return 'interrupted before the first window was done'
         least = min(2, self._config.window.size)
         why = next(iter(reversed(self._notices.first.values())), '')
+        if why and not keyframes:
+            return f'not one of {self._source.read} images could be used; {why}'
         return (
             f'{keyframes} of {self._source.read} images became keyframes, and a window takes '
             f'{least} at least (MapAnything takes one, too: --set window.size=1 --set '

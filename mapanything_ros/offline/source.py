@@ -103,6 +103,10 @@ def open_source(
                 f'{first} has no metadata.yaml: give one of its .mcap or .db3 files, or run '
                 f'"ros2 bag reindex {first}" if its recording was cut off')
     _refuse_robot_inputs(config, topics)
+    if config.backend == 'colmap' and calibration is None:
+        raise InputError(
+            'the colmap backend needs the intrinsics of the camera: give --intrinsics, as exif, '
+            "fx,fy,cx,cy or the YAML file of ROS's camera_calibration")
     if len(paths) == 1 and first.suffix.lower() in VIDEO_FILES and first.is_file():
         from mapanything_ros.offline.video_source import VideoSource
 
