@@ -177,6 +177,20 @@ def test_what_has_no_truth_is_none_with_a_reason(sample, views, tmp_path):
     json.loads(json.dumps(summary, allow_nan=False))
 
 
+def test_a_factor_is_shown_where_it_means_something(sample, views):
+    trajectory, points = perfect(sample, views)
+    summary = summary_of(Assessment(run(sample), views, trajectory, points))
+    known = {'source': 'depth', 'value': 0.041, 'residual': 0.02}
+    for backend, odometry, expected in (
+        ('colmap', True, 'depth, factor 0.041, residual 0.020'),
+        ('mapanything', False, 'depth, factor 0.041, residual 0.020'),
+        # Structure from motion alone knows no size.
+        ('colmap', False, 'depth, residual 0.020'),
+    ):
+        said = table({**summary, 'scale': known, 'backend': backend, 'odometry_used': odometry})
+        assert f'scale from      {expected}\n' in said
+
+
 def test_depth_in_another_frame_is_no_truth(sample):
     with pytest.raises(InputError, match='not registered'):
         list(read_depth(sample, topics_of(sample).depth, 'elsewhere', lambda stamp: True))

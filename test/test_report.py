@@ -240,6 +240,13 @@ def test_the_scale_and_its_evidence_are_told(folder):
     assert 'windows placed before (1 of 3 windows)' in source
     assert '2 in the median' in spread and '10.0%' in spread
     assert '2.0%' in residual
+    # Windows of structure from motion alone have each its own unit.
+    lone = {**summary, 'backend': 'colmap', 'parameters': {}}
+    assert words.scale(lone) == [source, residual]
+    assert 'Scale of each window' not in [chart.title for chart in charts(lone)]
+    with_poses = {**lone, 'parameters': {'pose_source': 'tf'}}
+    assert words.scale(with_poses) == [source, spread, residual]
+    assert 'Scale of each window' in [chart.title for chart in charts(with_poses)]
     known = {'source': 'tag', 'factor': 1.25, 'residual': 0.01}
     assert '1.25. What its views tell spreads by 1.0%' in words.scale(
         {**summary, 'scale': known})[0]

@@ -91,15 +91,13 @@ def summarize(
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return a summary as aligned text, the odometry's own errors beside ours."""
-    scale, dropped = summary['scale'], summary['dropped']
+    dropped = summary['dropped']
     rows = [
         ('backend', f'{summary["backend"]} (not MapAnything)'
          if summary['backend'] == 'colmap' else str(summary['backend'])),
         ('odometry input', _yes(summary['odometry_used'])),
         ('depth input', _yes(summary['depth_used'])),
-        ('scale from', 'nothing: lengths are not metres' if scale['source'] == 'none' else
-         f'{scale["source"]}, factor {_show(scale["value"])}, residual '
-         f'{_show(scale["residual"])}'),
+        ('scale from', _scale(summary)),
         ('keyframes', f'{summary["keyframes"]} in {_show(summary["windows"])} windows; dropped: '
                       f'{_show(dropped["keyframes"])} keyframes, {_show(dropped["windows"])} '
                       'windows'),
@@ -128,6 +126,16 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(f'  {name:<40}{_show(mine):>10}{_show(other):>10}')
     lines += [f'  not measured: {name}: {why}' for name, why in summary['missing'].items()]
     return '\n'.join(lines)
+
+
+def _scale(summary: Mapping[str, Any]) -> str:
+    scale = summary['scale']
+    if scale['source'] == 'none':
+        return 'nothing: lengths are not metres'
+    # Without poses colmap's own lengths are in no unit, and the factor says nothing.
+    sized = summary['backend'] != 'colmap' or summary['odometry_used']
+    factor = f', factor {_show(scale["value"])}' if sized else ''
+    return f'{scale["source"]}{factor}, residual {_show(scale["residual"])}'
 
 
 def _number(text: str | None) -> float | None:

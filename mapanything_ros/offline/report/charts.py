@@ -21,13 +21,15 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from mapanything_ros.offline.report.words import comparable_scales
+
 IN_MAP, LOST = '#2f7ed8', '#e0533d'
 SOURCES = {
     'odometry': '#2f7ed8', 'depth': '#3aa876', 'model': '#8e6bc1', 'map': '#c98a1b',
     'none': '#9a9a9a'}
 # Why a frame became a keyframe or not, as the selector counts.
 FRAMES = {
-    'parked': 'saw nothing new', 'blurred': 'too blurred', 'chosen': 'keyframe: chosen by you',
+    'parked': 'saw nothing new', 'blurred': 'too blurred', 'chosen': 'keyframe: each photo is',
     'first': 'keyframe: the first', 'translation': 'keyframe: moved',
     'rotation': 'keyframe: turned', 'parallax': 'keyframe: the picture moved',
     'time': 'keyframe: long since the last'}
@@ -47,7 +49,7 @@ def charts(summary: Mapping[str, Any]) -> list[Chart]:
     windows = summary['windows']
     return [chart for chart in (
         _images(summary), _times(windows, summary['seconds']), _fits(windows, summary),
-        _scales(windows)) if chart]
+        _scales(windows) if comparable_scales(summary) else None) if chart]
 
 
 def _images(summary: Mapping[str, Any]) -> Chart:

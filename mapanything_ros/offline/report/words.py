@@ -84,7 +84,8 @@ def scale(summary: Mapping[str, Any]) -> list[str]:
     """Return where metres come from, and how well that is known."""
     if not summary['metric']:
         return ['Nothing tells the size of things: lengths are not metres, and shapes alone are '
-                'right. Odometry, depth images or the network give metres.']
+                'right. Odometry, depth images, the network or a known size (--scale-reference) '
+                'give metres.']
     known = summary['scale']
     if known['source'] in REFERENCES:
         spread = '' if known['residual'] is None else (
@@ -99,7 +100,7 @@ def scale(summary: Mapping[str, Any]) -> list[str]:
         for source, count in sources.items())
     sentences = [f'Metres come from {told}.']
     factors = [w['scale'] for w in windows if w['scale']]
-    if len(factors) > 1:
+    if len(factors) > 1 and comparable_scales(summary):
         middle = median(factors)
         spread = max(abs(factor / middle - 1) for factor in factors)
         sentences.append(
@@ -111,6 +112,15 @@ def scale(summary: Mapping[str, Any]) -> list[str]:
         'deviation).' if residuals else
         'There is no second evidence in the windows to check that with.')
     return sentences
+
+
+def comparable_scales(summary: Mapping[str, Any]) -> bool:
+    """
+    Say whether windows that agree are multiplied by the same factor to be metres.
+
+    Classical structure from motion without poses knows no size: each window is in its own unit.
+    """
+    return summary['backend'] != 'colmap' or summary['parameters'].get('pose_source') == 'tf'
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:
