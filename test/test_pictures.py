@@ -12,11 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from dataclasses import replace
+
 import cv2
+from matplotlib.text import Text
 import numpy as np
 import pytest
 
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline import pictures
 from mapanything_ros.offline.pictures import (
     ColouredMap,
     draw_keyframes,
@@ -115,6 +119,37 @@ def test_the_map_at_an_angle_opens_the_wall_towards_the_viewer(room, tmp_path):
     assert coverage(picture, GREEN).mean() > 0.1
     assert coverage(picture, RED).mean() > 0.005
     assert coverage(picture, BLUE).mean() < 0.02
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize(('size', 'expected'), [
+    (1, 'grid of 0.5 m'), (0.03, 'grid of 0.02 m'), (40, 'grid of 20 m')])
+def test_the_grid_has_a_round_length_that_is_told(room, tmp_path, monkeypatch, size, expected):
+    seen = []
+    monkeypatch.setattr(pictures, '_save', lambda figure, path: seen.append(figure))
+    draw_view(tmp_path / 'map_view.png', replace(
+        room, points=size * room.points, voxel_m=size * room.voxel_m,
+        cameras=np.stack([scaled(pose, size) for pose in room.cameras])), 'title')
+    assert texts(seen[0]).count(expected) == 1
+
+
+def scaled(pose, size):
+    pose = pose.copy()
+    pose[:3, 3] *= size
+    return pose
+
+
+def test_labels_are_whole(tmp_path):
+    depth = np.linspace(0.55, 1.8, 60 * 80, dtype=np.float32).reshape(60, 80)
+    keyframe = KeyframePicture(
+        'k', np.full((60, 80, 3), RED, np.uint8), depth, np.ones((60, 80), np.float32))
+    draw_keyframes(tmp_path / 'keyframes.png', [keyframe] * 6, 'title', 'map units')
+    picture = cv2.imread(str(tmp_path / 'keyframes.png'))
+    for rim in (picture[:, :3], picture[:, -3:], picture[:3], picture[-3:]):
+        assert (rim == 255).all()
 
 
 def test_keyframes_show_what_was_kept(tmp_path):

@@ -116,7 +116,7 @@ def draw_top(path: Path, world: ColouredMap, title: str) -> None:
 
 
 def draw_view(path: Path, world: ColouredMap, title: str) -> None:
-    """Write the map at an angle, opened towards the viewer, on a grid of whole numbers."""
+    """Write the map at an angle, opened towards the viewer, on a grid of a round length."""
     low, high = _extent(world)
     middle, size = (low + high) / 2, float(np.linalg.norm(high - low))
     # From behind the cameras: what they saw faces this way.
@@ -216,21 +216,27 @@ def _draw_path(axes: Axes, points: Array) -> None:
 
 
 def _draw_floor(axes: Axes, view: View, low: Array, high: Array, unit: str) -> None:
-    first, last = np.floor(low), np.ceil(high)
+    step = _round_length((high - low)[:2].max() / 8)
+    first, last = np.floor(low / step) * step, np.ceil(high / step) * step
     ends = ((first[0], last[0]), (first[1], last[1]))
+    label: str | None = f'grid of {step:g} {unit}'
     for axis in (0, 1):
-        for value in np.arange(first[axis], last[axis] + 1):
+        for value in np.arange(first[axis], last[axis] + step / 2, step):
             line = np.empty((2, 3))
             line[:, axis], line[:, 1 - axis], line[:, 2] = value, ends[1 - axis], low[2]
             pixels, _ = view.project(line)
-            axes.plot(*pixels.T, color='#cfcfca', linewidth=1, zorder=1)
-            lower = pixels[np.argmax(pixels[:, 1])]
-            axes.text(
-                lower[0], lower[1], f'{"xy"[axis]} = {value:g} {unit}', color='#808080',
-                fontsize=8, zorder=1, ha='center', va='top', clip_on=True)
+            axes.plot(*pixels.T, color='#cfcfca', linewidth=1, zorder=1, label=label)
+            label = None
+
+
+def _round_length(length: float) -> float:
+    """Return the next of ..., 0.1, 0.2, 0.5, 1, 2, 5, 10, ... that is not shorter."""
+    decade = 10.0 ** np.floor(np.log10(length))
+    return float(decade * next(step for step in (1, 2, 5, 10) if step * decade >= length))
 
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    # Tight: the layout gives some labels of colour bars too little room.
+    figure.savefig(path, dpi=110, bbox_inches='tight')
