@@ -113,8 +113,10 @@ def test_a_run_without_a_map_fails_and_leaves_no_old_results(sample, tmp_path):
 
 
 def test_a_folder_that_is_no_bag_is_refused_in_one_line(tmp_path):
+    (tmp_path / 'map.ply').write_text('of an earlier run')
     done = demo('--bag', tmp_path / 'nothing', '--output', tmp_path)
     assert done.returncode == 1
+    assert (tmp_path / 'map.ply').exists()
     assert done.stderr.startswith('demo: ')
     assert 'Traceback' not in done.stderr
 

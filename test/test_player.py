@@ -31,7 +31,7 @@ from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.offline.bag import Bag
-from mapanything_ros.offline.player import message_class, Player
+from mapanything_ros.offline.player import FIRST_TICK_S, message_class, Player
 
 START_NS = 1_700_000_000_123_456_789
 STEP_NS = 20_000_001
@@ -120,6 +120,24 @@ def test_messages_arrive_byte_by_byte_and_in_order_under_a_rising_clock(bag, nod
     assert len(set(clock)) > COUNT  # it also ticks between messages
     assert played[0][0] == 0
     assert played[-1] == pytest.approx(((COUNT - 1) * STEP_NS * 1e-9,) * 2)
+
+
+def test_the_time_is_known_before_the_first_message_comes(bag, monkeypatch):
+    events = []
+
+    class Topic:
+        def __init__(self, kind, name, qos):
+            self.name = name
+
+        def publish(self, message):
+            events.append(self.name)
+
+    class Node:
+        create_publisher = Topic
+
+    monkeypatch.setattr('time.sleep', events.append)
+    Player(Node(), bag, ['/headers']).play(1e6, lambda at_s, all_s: None)
+    assert events[:3] == ['/clock', FIRST_TICK_S, '/headers']
 
 
 def test_a_late_subscriber_still_gets_the_static_transforms(bag, nodes):

@@ -98,13 +98,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _demonstrate(options: argparse.Namespace) -> None:
-    for name in RESULTS:  # of an earlier run
-        (options.output / name).unlink(missing_ok=True)
     path = options.bag or _sample(options.output.parent / 'sample')
     with Bag(path) as bag:
         topics = choose_topics(
             bag, options.image_topic, options.camera_info_topic, options.depth_topic)
         parameters = _parameters(options, topics, bag)
+        for name in RESULTS:  # of an earlier run
+            (options.output / name).unlink(missing_ok=True)
         _introduce(path, topics, parameters)
         recorded = map_bag(
             bag, topics, parameters, output=options.output, rate=options.rate,

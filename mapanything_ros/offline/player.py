@@ -32,6 +32,8 @@ from mapanything_ros.offline.bag import Bag
 
 # 50 Hz; more would keep a Python executor from the images.
 CLOCK_PERIOD_S = 0.02
+# Topics overtake each other: without this a first message may come to a node without a time.
+FIRST_TICK_S = 0.5
 
 
 def message_class(type_name: str) -> Any:
@@ -109,6 +111,8 @@ class _Pacer:
 
     def wait_until(self, stamp_ns: int) -> None:
         if self._start is None:
+            self._tick(stamp_ns)
+            time.sleep(FIRST_TICK_S)
             self._start = stamp_ns, time.monotonic()
         start_ns, start_s = self._start
         due_s = start_s + (stamp_ns - start_ns) * 1e-9 / self._rate
