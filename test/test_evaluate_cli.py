@@ -311,6 +311,8 @@ def test_what_is_not_there_or_not_clear_is_one_sentence(
     assert 'no topic /tf of' in refusal(capsys, result, bag, '--topic', '/tf')
     assert 'no transform from lost to world' in refusal(
         capsys, result, bag, '--frame', 'world', '--camera-frame', 'lost')
+    for options in (('--frame', 'world'), ('--topic', '/robot/odom')):
+        assert 'give --camera-frame' in refusal(capsys, result, bag, *options)
     empty = tmp_path / 'empty'
     empty.mkdir()
     assert 'no trajectory.tum' in refusal(capsys, empty, truth)

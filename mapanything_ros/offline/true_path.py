@@ -64,6 +64,7 @@ def read_true_path(
     if not is_bag(path):
         return read_tum(path), path.name
     if where.frame:
+        _require_camera_frame(where)
         poses = read_odometry(path, where.frame, where.camera_frame, stamps_ns, where.max_gap_s)
         return poses, f'/tf of {path.name}, {where.camera_frame} in {where.frame}'
     topic, kind = _topic(path, where.topic)
@@ -125,11 +126,19 @@ def _poses(path: Path, topic: str, kind: str) -> Iterator[tuple[int, Array]]:
 
 
 def _of_camera(path: Path, topic: str, truth: Trajectory, where: BagPath) -> Trajectory:
+    _require_camera_frame(where)
     child = next(message.child_frame_id for _, message in read_messages(path, {topic}))
     mounting = read_odometry(
         path, child, where.camera_frame, truth.stamps_ns, where.max_gap_s)
     truth = truth.take(mounting.stamps_ns)
     return Trajectory(truth.stamps_ns, truth.poses @ mounting.poses)
+
+
+def _require_camera_frame(where: BagPath) -> None:
+    if not where.camera_frame:
+        raise InputError(
+            'the results do not tell the frame of the camera, which is looked up in /tf: give '
+            '--camera-frame')
 
 
 def _span(stamps_ns: NDArray[np.int64]) -> str:
