@@ -30,7 +30,7 @@ import pytest
 import torch
 
 from mapanything_ros.core import alignment, voxel_map
-from mapanything_ros.core.backends import mapanything
+from mapanything_ros.core.backends import gpu_memory, mapanything
 from mapanything_ros.core.backends.backend import Backend, create_backend
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
 from mapanything_ros.core.config import Config, from_values
@@ -76,6 +76,7 @@ class Gpu:
         self.total = 8 * GIB
         self.peak = 0
         self.emptied = 0
+        self.is_integrated = False
         self.failure: Exception | None = None
         self._on_cpu = torch.ones
 
@@ -100,6 +101,7 @@ def gpu(monkeypatch) -> Gpu:
         'mem_get_info': lambda device: (made.free, made.total),
         'max_memory_allocated': lambda device: made.peak,
         'get_device_name': lambda device: made.name,
+        'get_device_properties': lambda device: made,
         'get_device_capability': lambda device: made.capability,
         'empty_cache': made.empty_cache,
     }.items():
@@ -390,6 +392,27 @@ def test_what_is_required_is_compared_with_what_is_free(gpu, gpu_free, needed, e
         return
     with unavailable('Orin, 2.0 of 8.0 GiB free', 'the weights (2.1 GiB)', 'end what else'):
         memory.require(int(needed * GIB), 'the weights')
+
+
+@pytest.mark.parametrize(('integrated', 'available', 'enough'), [
+    (True, 6, True), (True, 3, False), (True, None, False), (False, 6, False)])
+def test_memory_that_holds_files_is_free_for_a_gpu_that_shares_it(
+        gpu, monkeypatch, tmp_path, integrated, available, enough):
+    """Such as the weights, which were read the last time that the node started."""
+    gpu.is_integrated, gpu.free = integrated, GIB
+    told = tmp_path / 'meminfo'
+    monkeypatch.setattr(gpu_memory, 'MEMINFO', told)
+    if available:
+        told.write_text(
+            'MemTotal:       15654916 kB\nMemFree:         1048576 kB\n'
+            f'MemAvailable:   {available * 2 ** 20} kB\nBuffers:           80000 kB\n')
+    memory = GpuMemory(CUDA)
+    if enough:
+        memory.require(5 * GIB, 'the weights')
+        return
+    free = available if integrated and available else 1
+    with unavailable(f'Orin, {free}.0 of 8.0 GiB free', 'too small for the weights (5.0 GiB)'):
+        memory.require(5 * GIB, 'the weights')
 
 
 def test_what_the_diagnostics_say_of_a_gpu(gpu):

@@ -25,6 +25,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 from checkpoints import write_checkpoint
@@ -150,6 +151,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name, function in {
         'is_available': lambda: True,
         'get_device_name': lambda device=None: 'NVIDIA Test 80GB',
+        'get_device_properties': lambda device=None: SimpleNamespace(is_integrated=False),
         'get_device_capability': lambda device=None: state['capability'],
         'mem_get_info': lambda device=None: (state['free'], 80 * GIB),
         'reset_peak_memory_stats': lambda device=None: None,

@@ -16,11 +16,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from mapanything_ros.core.errors import BackendUnavailableError
 
 GIB = 2 ** 30
+MEMINFO = Path('/proc/meminfo')
 
 
 class GpuMemory:
@@ -35,7 +38,7 @@ class GpuMemory:
 
     def require(self, size_bytes: int, what: str) -> None:
         """Raise BackendUnavailableError where less than this is free."""
-        if self._cuda and torch.cuda.mem_get_info(self._device)[0] < size_bytes:
+        if self._cuda and self.free_bytes() < size_bytes:
             raise self.unavailable(f'{what} ({size_bytes / GIB:.1f} GiB)')
 
     def unavailable(self, what: str) -> BackendUnavailableError:
@@ -47,10 +50,18 @@ class GpuMemory:
         """Say that something does not fit, and how much is free."""
         if not self._cuda:
             return f'the memory is too small for {what}'
-        free, total = torch.cuda.mem_get_info(self._device)
         return (
-            f'the GPU ({torch.cuda.get_device_name(self._device)}, {free / GIB:.1f} of '
-            f'{total / GIB:.1f} GiB free) is too small for {what}')
+            f'the GPU ({torch.cuda.get_device_name(self._device)}, {self.free_bytes() / GIB:.1f} '
+            f'of {self.total_bytes() / GIB:.1f} GiB free) is too small for {what}')
+
+    def free_bytes(self) -> int:
+        """Return how much of the GPU's memory can be had."""
+        free = torch.cuda.mem_get_info(self._device)[0]
+        if torch.cuda.get_device_properties(self._device).is_integrated:
+            # A Jetson's GPU shares the memory of the CPU, and its driver calls free only what
+            # does not hold files either, such as the weights as they were read the last time.
+            return max(free, _available_bytes())
+        return free
 
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
@@ -69,3 +80,11 @@ class GpuMemory:
         """Return what the diagnostics say about memory."""
         used = {'gpu_memory_peak_mib': self.peak_bytes() // 2 ** 20} if self._cuda else {}
         return {**used, 'out_of_memory': self.ran_out}
+
+
+def _available_bytes() -> int:
+    """Return what the kernel would make room for, 0 where it does not say."""
+    for line in MEMINFO.read_text().splitlines() if MEMINFO.exists() else ():
+        if line.startswith('MemAvailable:'):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -166,11 +166,11 @@ def _device(name: str, needed_bytes: int) -> str:
         return (
             f'cpu, {torch.get_num_threads()} threads, torch {torch.__version__}; slow: for maps '
             'while driving use a GPU')
-    GpuMemory(device).require(needed_bytes, 'the weights')
-    free, total = torch.cuda.mem_get_info(device)
+    memory = GpuMemory(device)
+    memory.require(needed_bytes, 'the weights')
     return (
-        f'{torch.cuda.get_device_name(device)}, {free / GIB:.1f} of {total / GIB:.1f} GiB free, '
-        f'torch {torch.__version__}{_caution(device)}')
+        f'{torch.cuda.get_device_name(device)}, {memory.free_bytes() / GIB:.1f} of '
+        f'{memory.total_bytes() / GIB:.1f} GiB free, torch {torch.__version__}{_caution(device)}')
 
 
 def _torch() -> Any:
