@@ -131,6 +131,35 @@ def test_after_a_gap_odometry_with_its_last_correction_places_the_window(alignme
     assert not submap.new_segment
 
 
+def partly(numbers, without):
+    """Give keyframes of which odometry does not know some."""
+    return [
+        replace(frame, odom_from_camera=None) if frame.id in without else frame
+        for frame in keyframes(numbers)]
+
+
+def test_any_keyframe_that_odometry_knows_bridges_a_gap_and_corrects_odometry(alignment):
+    alignment.place(window([0, 1, 2]), keyframes([0, 1, 2]))
+    alignment.repose({number: shifted(0.3, 7.0) @ pose(number) for number in range(3)})
+    drift = shifted(0.5, 10.0)
+    drifted = [
+        frame if frame.odom_from_camera is None else replace(
+            frame, odom_from_camera=drift @ frame.odom_from_camera)
+        for frame in partly(range(2, 9), {4, 6, 8})]
+    alignment.place(window([2, 3, 4]), drifted)
+    np.testing.assert_allclose(alignment.map_from_odom @ drift, shifted(0.3, 7.0), atol=1e-9)
+    submap = alignment.place(window([6, 7, 8]), drifted)
+    assert not submap.new_segment
+    assert_poses(submap, shifted(0.3, 7.0))
+
+
+def test_trusted_odometry_that_knows_no_keyframe_of_a_window_leaves_it_to_the_map():
+    alignment = Alignment(AlignmentConfig(), ScaleConfig(), True)
+    frames = partly(range(6), {2, 3, 4, 5})
+    alignment.place(window([0, 1, 2, 3]), frames[:4])
+    assert_poses(alignment.place(window([2, 3, 4, 5]), frames[2:]), np.eye(4), atol=1e-6)
+
+
 def test_after_a_gap_without_odometry_a_new_segment_starts_at_the_last_pose(alignment):
     first = alignment.place(window([0, 1]), keyframes([0, 1], odometry=False))
     assert first.new_segment

@@ -137,18 +137,19 @@ class Alignment:
             self.reset()
         warning = '; '.join(filter(None, (left_out, objection, warning)))
         known = self._known(window.views)
-        first = by_id[window.views[0].keyframe_id]
+        first = next((view for view, _ in _tied(window.views, by_id)), window.views[0])
         if self._trust_odometry and odometry is not None:
             join = odometry
-        elif known and not self._trust_odometry:
+        elif known:
             join = self._join_map(window)
         else:
             join = _Join(
-                self._start(first) @ np.linalg.inv(window.views[0].world_from_camera), 0.0, 1.0)
+                self._start(by_id[first.keyframe_id]) @ np.linalg.inv(first.world_from_camera),
+                0.0, 1.0)
         submap = Submap(
             window.views, window.scale, join.map_from_world, join.residual_m,
             new_ids=frozenset(view.keyframe_id for view in window.views) - known,
-            new_segment=not known and not self._tied(first),
+            new_segment=not known and not self._bridged(by_id[first.keyframe_id]),
             inliers=join.inliers, warning=warning)
         self._remember(submap, by_id)
         self._scale.remember(measured, fused, submap.scale.metric)
@@ -310,9 +311,7 @@ class Alignment:
         Also returns the few that do not fit there, by id, or a sentence where too many do not.
         Raises AlignmentError where too many are turned otherwise: distances alone may be slip.
         """
-        tied = [
-            (view, odometry) for view in views
-            if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
+        tied = _tied(views, by_id)
         if not tied:
             return None, frozenset(), ''
         reach_m, length_m = self._config.max_residual_m, _median_depth(views)
@@ -361,7 +360,7 @@ class Alignment:
         """Return the keyframes, by id, that the map has already."""
         return {view.keyframe_id for view in views} & self._placed.keys()
 
-    def _tied(self, keyframe: Keyframe) -> bool:
+    def _bridged(self, keyframe: Keyframe) -> bool:
         """Say whether odometry ties the keyframe to what was placed before."""
         return self._map_from_odom is not None and keyframe.odom_from_camera is not None
 
@@ -373,11 +372,11 @@ class Alignment:
             view.keyframe_id: _Placed(view, submap.map_from_camera(view))
             for view in submap.views}
         self._last_pose = submap.map_from_camera(submap.views[-1])
-        odom_from_camera = by_id[submap.views[-1].keyframe_id].odom_from_camera
         if self._trust_odometry:
             self._map_from_odom = np.eye(4)
-        elif odom_from_camera is not None:
-            self._map_from_odom = self._last_pose @ np.linalg.inv(odom_from_camera)
+        elif tied := _tied(submap.views, by_id):
+            view, odom_from_camera = tied[-1]
+            self._map_from_odom = submap.map_from_camera(view) @ np.linalg.inv(odom_from_camera)
         self.segments += submap.new_segment
 
 
@@ -402,6 +401,13 @@ def _contradiction(measured: Measured, outvoted: bool) -> str:
     return (
         f'the scale by {anchor.source} is {larger:.2f} times that of the map, which is kept for '
         "this window: check the robot's odometry (slip) or depth sensor")
+
+
+def _tied(views: Sequence[Prediction], by_id: Keyframes) -> list[tuple[Prediction, Array]]:
+    """Return the views that odometry knows, each with its ``odom_from_camera`` (4,4)."""
+    return [
+        (view, odometry) for view in views
+        if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
 
 
 def _pose_pairs(view: Prediction, pose: Array, length_m: float, reach_m: float) -> Pairs:
