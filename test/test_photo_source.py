@@ -58,6 +58,15 @@ def test_the_order_is_that_of_people_and_each_photo_is_a_second(tmp_path):
         photos.name(frame.stamp_ns) for frame in frames]
 
 
+def test_pictures_of_a_kind_that_cannot_be_read_are_named(tmp_path):
+    for name in ('IMG_1.JPG', 'IMG_2.HEIC', 'IMG_3.heic'):
+        photo().save(tmp_path / name, format='jpeg')
+    notices = Notices(print)
+    photos = PhotoSource([tmp_path], None, notices)
+    assert [photos.name(frame.stamp_ns) for frame in photos.frames()] == ['IMG_1.JPG']
+    assert '2 pictures like IMG_2.HEIC are left out' in notices.first['other_pictures']
+
+
 def test_names_may_hold_anything(tmp_path):
     names = ['1²3.png', '1 a\nb.png', '٣.png', 'Straße 10.png', 'straße 9.png', '-.png']
     for name in names:

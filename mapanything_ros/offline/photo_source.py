@@ -33,6 +33,8 @@ from mapanything_ros.offline.picture_frame import picture_frame, Rgb
 from mapanything_ros.offline.source import files_fingerprint
 
 PHOTO_FILES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp')
+# What telephones and cameras write beside these, and Pillow does not read by itself.
+OTHER_PICTURES = ('.heic', '.heif', '.avif', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw')
 SECOND_NS = 10**9
 
 
@@ -52,7 +54,11 @@ class PhotoSource:
         """Find the photos; raise InputError where there are none."""
         self._files = _photos(paths)
         self._calibration = calibration
-        self._notices = notices
+        others = _others(paths[0])
+        if others:
+            notices.warn(
+                'other_pictures', f'{len(others)} pictures like {others[0].name} are left out, as '
+                'that kind cannot be read: save them as JPEG')
         self.total = len(self._files)
         self.read = 0
 
@@ -123,6 +129,12 @@ def _photos(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise InputError(f'{paths[0]} holds no photos ({", ".join(PHOTO_FILES)}), and is no bag')
     return sorted(files, key=_natural)
+
+
+def _others(path: Path) -> list[Path]:
+    """Return the pictures in a folder that are of no use."""
+    children = path.iterdir() if path.is_dir() else ()
+    return sorted(child for child in children if child.suffix.lower() in OTHER_PICTURES)
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
