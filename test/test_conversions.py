@@ -148,6 +148,20 @@ def test_depth_in_millimetres_from_a_big_endian_machine():
     assert np.allclose(depth_from_image(depth), [[0, 0.001], [1.5, 65.535]])
 
 
+@pytest.mark.parametrize('error', [
+    AttributeError('`newbyteorder` was removed from the ndarray class in NumPy 2.0'),
+    ValueError('buffer size must be a multiple of element size'),
+    TypeError('buffer is too small for requested array')])
+def test_what_the_distributions_cv_bridge_raises(monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr('mapanything_ros.ros.conversions._bridge.imgmsg_to_cv2', fail)
+    message = image(np.array([[1000]], '>u2'), '16UC1')
+    with pytest.raises(InputError, match='the image cannot be decoded: '):
+        depth_from_image(message)
+
+
 def test_depth_in_metres_is_0_where_it_is_no_depth():
     values = np.array([[1.25, np.nan, np.inf], [-np.inf, -1.0, 0.0]], np.float32)
     found = depth_from_image(image(values, '32FC1'))

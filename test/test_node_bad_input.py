@@ -415,6 +415,25 @@ def test_a_clock_that_does_not_come(start):
     robot.explore(2)
 
 
+# What nobody has thought of
+
+
+def test_an_unexpected_error_is_traced_once_in_a_while(start, monkeypatch, capfd):
+    robot = prepared(start(ODOMETRY))
+
+    def fail(*arguments):
+        raise ZeroDivisionError('on purpose')
+
+    with nothing_lost(robot):
+        with monkeypatch.context() as patch:
+            patch.setattr(robot.node._assembler, 'add_image', fail)
+            for count in range(1, 6):
+                with robot.warned('internal', "ZeroDivisionError('on purpose')"):
+                    robot.images.publish(good(robot))
+                assert robot.warnings('internal') == count
+    assert capfd.readouterr().err.count('Traceback') == 1
+
+
 # Windows
 
 

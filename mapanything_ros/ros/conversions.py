@@ -174,7 +174,8 @@ def _check_image(message: Image, known: dict[str, int]) -> None:
 def _to_cv2(message: Image, encoding: str = 'passthrough') -> Picture:
     try:
         return _bridge.imgmsg_to_cv2(message, encoding)
-    except (CvBridgeError, ValueError, TypeError, cv2.error) as error:
+    # The last is what ROS's cv_bridge makes of big-endian images with NumPy 2.
+    except (CvBridgeError, ValueError, TypeError, cv2.error, AttributeError) as error:
         raise InputError(f'the image cannot be decoded: {error}') from error
 
 

@@ -58,7 +58,7 @@ from mapanything_ros.ros.input import Input
 from mapanything_ros.ros.mapper import Mapper
 from mapanything_ros.ros.parameters import check_change, declare_parameters, read_config
 from mapanything_ros.ros.publishers import Publishers
-from mapanything_ros.ros.reporter import Reporter
+from mapanything_ros.ros.reporter import PERIOD_S, Reporter
 from mapanything_ros.ros.tf_output import TfOutput
 from mapanything_ros.ros.worker import Worker
 
@@ -250,7 +250,7 @@ class MapAnythingNode(LifecycleNode):
             try:
                 callback(*arguments)
             except Exception as error:
-                self.get_logger().error(traceback.format_exc())
+                self.get_logger().error(traceback.format_exc(), throttle_duration_sec=PERIOD_S)
                 self._reporter.warn('internal', f'a message could not be handled: {error!r}')
         return call
 
