@@ -424,13 +424,12 @@ def test_an_unexpected_error_is_traced_once_in_a_while(start, monkeypatch, capfd
     def fail(*arguments):
         raise ZeroDivisionError('on purpose')
 
-    with nothing_lost(robot):
-        with monkeypatch.context() as patch:
-            patch.setattr(robot.node._assembler, 'add_image', fail)
-            for count in range(1, 6):
-                with robot.warned('internal', "ZeroDivisionError('on purpose')"):
-                    robot.images.publish(good(robot))
-                assert robot.warnings('internal') == count
+    with nothing_lost(robot), monkeypatch.context() as patch:
+        patch.setattr(robot.node._assembler, 'add_image', fail)
+        for count in range(1, 6):
+            with robot.warned('internal', "ZeroDivisionError('on purpose')"):
+                robot.images.publish(good(robot))
+            assert robot.warnings('internal') == count
     assert capfd.readouterr().err.count('Traceback') == 1
 
 
