@@ -282,6 +282,7 @@ def test_a_path_on_a_line_has_no_alignment_and_says_so(tmp_path, result):
     ('a.tum', '1 0 0 0 0 0 0 1\nx 0 0 0 0 0 0 1\n', 'line 2 of .* is no pose'),
     ('a.tum', '1 0 0 0 0 0 0 0\n', 'line 1 of .* is no pose'),
     ('a.tum', '1 0 0 nan 0 0 0 1\n', 'line 1 of .* is no pose'),
+    ('a.tum', '1700000000123456789 0 0 0 0 0 0 1\n', 'line 1 of .* is no pose, .* in seconds'),
     ('a.tum', '1 0 0 0 0 0 0 1\n1.0 0 0 0 0 0 0 1\n', 'line 2 of .* stamp of an earlier'),
     ('a.tum', '1 0 0 0 0 0 0 1\n2 0 0 0 0 0 0 1\n', 'no keyframe has a true pose'),
     ('a.tum', b'\xff\xfe\x00', 'cannot be read as a TUM'),

@@ -27,6 +27,8 @@ from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import Trajectory
 
 COLUMNS = 't x y z qx qy qz qw'
+# What a stamp may be, in nanoseconds.
+LARGEST_NS = np.iinfo(np.int64).max
 
 
 def read_tum(path: Path) -> Trajectory:
@@ -47,7 +49,8 @@ def read_tum(path: Path) -> Trajectory:
                 stamp_ns, pose = _pose(text)
             except (ValueError, InvalidOperation, OverflowError):
                 raise InputError(
-                    f'line {number} of {path} is no pose, which is {COLUMNS!r}: {text[:60]!r}'
+                    f'line {number} of {path} is no pose, which is {COLUMNS!r}, t in seconds: '
+                    f'{text[:60]!r}'
                 ) from None
             if stamp_ns in poses:
                 raise InputError(f'line {number} of {path} has the stamp of an earlier one')
@@ -68,4 +71,7 @@ def _pose(text: str) -> tuple[int, Array]:
     pose[:3, 3] = values[:3]
     pose[:3, :3] = Rotation.from_quat(values[3:]).as_matrix()
     # Nanoseconds since 1970 do not fit a float.
-    return int((Decimal(stamp) * 10**9).to_integral_value()), pose
+    stamp_ns = int((Decimal(stamp) * 10**9).to_integral_value())
+    if abs(stamp_ns) > LARGEST_NS:
+        raise ValueError(text)
+    return stamp_ns, pose
