@@ -182,6 +182,26 @@ def test_surfaces_of_all_kinds_say_the_same(result, truth, floor, tmp_path, suff
     assert found == pytest.approx(expected, abs=0.008)
 
 
+@pytest.mark.parametrize('ascii_', [False, True])
+@pytest.mark.parametrize('kind', ['mesh', 'cloud', 'map'])
+def test_a_ply_that_was_cut_off_is_not_filled_up(result, floor, tmp_path, capsys, kind, ascii_):
+    path = tmp_path / 'truth.ply'
+    mesh = open3d.io.read_triangle_mesh(floor)
+    if kind == 'mesh':
+        open3d.io.write_triangle_mesh(path, mesh, write_ascii=ascii_)
+    else:
+        path = result / 'map.ply' if kind == 'map' else path
+        open3d.io.write_point_cloud(
+            path, mesh.sample_points_uniformly(500), write_ascii=ascii_)
+    truth = floor if kind == 'map' else path
+    whole = path.read_bytes()
+    assert 'map_error_m' in evaluated(result, truth)
+    (result / 'evaluation.json').unlink()
+    capsys.readouterr()
+    path.write_bytes(whole[:-len(whole) // 10] if kind != 'mesh' else whole[:-30])
+    assert 'is cut off' in refusal(capsys, result, truth)
+
+
 def test_without_true_poses_the_map_is_taken_as_it_is(result, floor):
     found = evaluated(result, floor)
     points = np.asarray(open3d.io.read_point_cloud(str(result / 'map.ply')).points)
@@ -288,6 +308,7 @@ def test_a_path_on_a_line_has_no_alignment_and_says_so(tmp_path, result):
     ('a.tum', b'\xff\xfe\x00', 'cannot be read as a TUM'),
     ('a.csv', '1', 'no truth that is known'),
     ('a.ply', 'ply', 'neither triangles nor points'),
+    ('a.ply', 'ply\nelement vertex many\n', 'has a header that is none of PLY'),
     ('a.obj', '', 'neither triangles nor points'),
     ('a.stl', 'x', 'neither triangles nor points'),
     ('a.pcd', 'x', 'neither triangles nor points'),

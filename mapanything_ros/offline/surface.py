@@ -26,6 +26,7 @@ import numpy as np
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import cloud_distances
+from mapanything_ros.offline.ply import check_whole
 
 MESHES = ('.ply', '.obj', '.stl', '.off')
 CLOUDS = ('.ply', '.pcd', '.xyz', '.xyzn', '.xyzrgb', '.pts')
@@ -47,6 +48,8 @@ def read_surface(path: Path) -> Surface:
     suffix = path.suffix.lower()
     if not path.is_file():
         raise InputError(f'there is no file {path}')
+    if suffix == '.ply':
+        check_whole(path)
     # What Open3D would print is said below.
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
         if suffix in MESHES:

@@ -30,6 +30,7 @@ from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.pictures import bounds
+from mapanything_ros.offline.ply import check_whole
 
 EVALUATION = 'evaluation.json'
 # What the summary must tell for the report.
@@ -118,6 +119,8 @@ def read_cloud(path: Path) -> PointCloud:
 
     if not path.is_file():
         raise InputError(f'there is no map at {path}: give a folder that reconstruct has written')
+    if path.suffix == '.ply':
+        check_whole(path)
     cloud = open3d.io.read_point_cloud(path)
     points = np.asarray(cloud.points, np.float32)
     if not len(points):
