@@ -72,6 +72,7 @@ def test_images_before_the_first_transform_are_given_up_with_a_reason(tmp_path):
     frames = list(source(write_bag(tmp_path / 'bag', messages), ODOMETRY, notices).frames())
     assert [frame.stamp_ns for frame in frames] == [view.stamp_ns for view in seen[5:]]
     assert notices.counts == {'no_transform': 5}
+    assert 'check tf.odom_frame' in notices.first['no_transform']
 
 
 def test_images_whose_depth_was_lost_are_given_up_with_a_reason(tmp_path):

@@ -201,7 +201,8 @@ class FrameAssembler:
         except (TransformException, ValueError) as error:
             raise NotYetError(
                 'no_transform', f'an image has no transform from {frame_id} to {target} at its '
-                f'stamp within {self._config.tf.timeout_s} s: {error}') from error
+                f'stamp within {self._config.tf.timeout_s} s; check tf.odom_frame, tf.base_frame '
+                f'and that TF ties them to the camera: {str(error).strip()}') from error
 
 
 class _Source:
