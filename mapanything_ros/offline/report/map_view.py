@@ -80,7 +80,8 @@ def map_view(results: Results) -> MapView:
                 'camera': {'eye': _eye(results.cameras, ratio), 'up': {'x': 0, 'y': 0, 'z': 1}},
                 'dragmode': 'orbit'},
             'margin': {'l': 0, 'r': 0, 't': 0, 'b': 0},
-            'legend': {'x': 0, 'y': 0, 'yanchor': 'bottom', 'bgcolor': 'rgba(0,0,0,0)'}}}
+            # Seen from behind and above, the map leaves the upper corners free.
+            'legend': {'x': 0, 'y': 1, 'yanchor': 'top', 'bgcolor': 'rgba(0,0,0,0)'}}}
     return MapView(
         figure, len(cloud), len(results.cloud) - len(near), float(low[2]), cut, float(high[2]))
 
