@@ -135,10 +135,13 @@ def test_two_runs_are_equal_to_the_byte(tmp_path, run):
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes(), name
 
 
-def test_the_map_is_that_of_the_node_fed_with_the_same_keyframes(tmp_path, run, start):
+@pytest.mark.parametrize('more', [
+    {}, {'pose_use': 'prior', 'alignment.model': 'se3', 'loop_closure.enabled': True},
+    {'pose_source': 'none', 'alignment.model': 'sim3', 'map.max_points': 3000}])
+def test_the_map_is_that_of_the_node_fed_with_the_same_keyframes(tmp_path, run, start, more):
     robot = start({
         'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base',
-        'window.size': 3, 'window.overlap': 2, 'output.directory': str(tmp_path / 'node')})
+        'window.size': 3, 'window.overlap': 2, 'output.directory': str(tmp_path / 'node'), **more})
     robot.calibrate()
     robot.mount()
     for _ in range(8):
