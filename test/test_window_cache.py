@@ -15,11 +15,15 @@
 """What a backend said comes back from the disk to the bit, and nothing else does."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import pytest
+import scenes
 import torch
 
+from mapanything_ros.core.backends.colmap import ColmapBackend
+from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.offline.window_cache import CachedBackend
@@ -93,3 +97,53 @@ def test_a_failure_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.undo()
     cached.infer(keyframes(1, 2))
     assert backend.calls == 1 and cached.statistics()['windows_reused'] == 0
+
+
+class RecordingBackend(RandomBackend):
+    """Notes what it was asked for; fails where keyframe 9 comes last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, ...]] = []
+
+    def infer(self, keyframes: Sequence[Keyframe]) -> WindowPrediction:
+        self.asked.append(tuple(keyframe.id for keyframe in keyframes))
+        if keyframes[-1].id == 9:
+            raise ReconstructionError('nothing to see')
+        return super().infer(keyframes)
+
+
+def test_a_backend_that_goes_on_has_seen_what_shares_keyframes_with_its_window(tmp_path):
+    windows = [(0, 1, 2, 3), (2, 3, 4, 5), (4, 5, 6, 7), (6, 7, 8, 9), (8, 9, 10, 11)]
+    before = CachedBackend(RecordingBackend(), tmp_path, CPU)
+    for ids in windows:
+        with suppress(ReconstructionError):
+            before.infer(keyframes(*ids))
+    backend = RecordingBackend()
+    after = CachedBackend(backend, tmp_path, CPU)
+    for ids in [*windows, (20, 21), (10, 11, 12, 13)]:
+        with suppress(ReconstructionError):
+            after.infer(keyframes(*ids))
+    # The one that failed is tried again, on top of the one before it; a place apart needs none.
+    assert backend.asked == [windows[2], windows[3], (20, 21), (10, 11, 12, 13)]
+    again = RecordingBackend()
+    goes_on = CachedBackend(again, tmp_path, CPU)
+    for ids in (windows[0], windows[4], (10, 11, 14)):
+        goes_on.infer(keyframes(*ids))
+    assert again.asked == [windows[4], (10, 11, 14)]
+
+
+def test_a_backend_that_keeps_its_sweeps_goes_on_to_the_bit(tmp_path):
+    frames = [scenes.keyframe(k, scenes.look('sideways', k)) for k in range(6)]
+    first, second = frames[:4], frames[2:]
+    config = ColmapConfig(width_px=96, planes=32)
+    plain = ColmapBackend(config, CPU)
+    plain.infer(first)
+    expected = plain.infer(second)
+    CachedBackend(ColmapBackend(config, CPU), tmp_path, CPU).infer(first)
+    resumed = CachedBackend(ColmapBackend(config, CPU), tmp_path, CPU)
+    resumed.infer(first)
+    found = resumed.infer(second)
+    for view, wanted in zip(found.views, expected.views, strict=True):
+        assert torch.equal(view.mask, wanted.mask)
+        assert torch.equal(view.depth_m[view.mask], wanted.depth_m[view.mask])

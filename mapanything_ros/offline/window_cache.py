@@ -38,7 +38,9 @@ class CachedBackend:
 
     The folder must be of the same recording and parameters: a window is known by its keyframes'
     ids and stamps. What comes from the folder equals what the backend said to the bit. A window
-    that failed is tried again.
+    that failed is tried again. Backends remember what they found out about keyframes; where a
+    window that must be done shares keyframes with windows from the folder, the backend does
+    those again first, so that its answer is that of a run that nothing cut off.
     """
 
     def __init__(self, backend: Backend, folder: Path, device: torch.device) -> None:
@@ -48,6 +50,8 @@ class CachedBackend:
         self._backend = backend
         self._folder = folder
         self._device = device
+        # Windows that came from the folder and that the next one may share keyframes with.
+        self._skipped: list[Sequence[Keyframe]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,7 +64,11 @@ class CachedBackend:
         known = self._read(path)
         if known is not None:
             self._reused += 1
+            self._skipped = [*_sharing(self._skipped, keyframes), keyframes]
             return known
+        for skipped in _sharing(self._skipped, keyframes):
+            self._backend.infer(skipped)
+        self._skipped = []
         prediction = self._backend.infer(keyframes)
         self._write(path, prediction)
         return prediction
@@ -112,3 +120,11 @@ class CachedBackend:
         return Prediction(
             keyframe_id=number, intrinsics=arrays[f'{number}_intrinsics'],
             world_from_camera=arrays[f'{number}_pose'], **tensors)
+
+
+def _sharing(
+    windows: Sequence[Sequence[Keyframe]], keyframes: Sequence[Keyframe],
+) -> list[Sequence[Keyframe]]:
+    """Return the windows that have a keyframe in common with another."""
+    ids = {keyframe.id for keyframe in keyframes}
+    return [window for window in windows if ids & {keyframe.id for keyframe in window}]
