@@ -96,7 +96,8 @@ def test_ctrl_c_saves_what_there_is_and_resume_goes_on(
     check_same(output, expected)
     assert summary_of(output)['statistics']['windows_reused'] == 3
     ids = [[keyframe.id for keyframe in window] for window in run.backend.windows]
-    assert ids == [[6, 7, 8], [8, 9, 10], [9, 10, 11]], ids
+    # The one before the first that is new, for what the backend remembers of it, and the new.
+    assert ids == [[4, 5, 6], [6, 7, 8], [8, 9, 10], [9, 10, 11]], ids
 
 
 def test_a_run_that_was_killed_leaves_no_results_but_can_be_resumed(
@@ -112,7 +113,8 @@ def test_a_run_that_was_killed_leaves_no_results_but_can_be_resumed(
     run.backend = ExactBackend()
     assert run(photos, output, '--resume', seen=seen) == 0
     check_same(output, expected)
-    assert run.backend.windows[0][0].id == 4, 'the two windows before are not done again'
+    firsts = [window[0].id for window in run.backend.windows]
+    assert firsts[:2] == [2, 4], 'of the two windows before, the one that shares a keyframe'
 
 
 def test_a_window_that_was_half_written_is_done_again(tmp_path, run, whole):
