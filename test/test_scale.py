@@ -22,7 +22,9 @@ from mapanything_ros.core.datatypes import Keyframe, Prediction
 from mapanything_ros.core.scale import (
     depth_evidence,
     evidence_of_ratios,
+    evidence_of_views,
     odometry_evidence,
+    SAMPLES_A_VIEW,
 )
 
 K = np.array([[40.0, 0.0, 31.5], [0.0, 40.0, 23.5], [0.0, 0.0, 1.0]])
@@ -94,6 +96,15 @@ def test_depth_is_compared_at_the_pixel_that_looks_the_same_way():
         [view(0, np.eye(4), seen / 1.25)], {0: keyframe(0, None, slope, sensor_k)})
     assert found.factor == pytest.approx(1.25, rel=1e-5)
     assert found.residual < 1e-5
+
+
+def test_more_pixels_of_a_picture_make_it_no_surer():
+    """Errors of a picture's depth go together: smooth, or of the pose that it was swept at."""
+    random = np.random.default_rng(2)
+    few, many = (evidence_of_views('depth', [
+        1 + random.normal(0, 0.03, count) for _ in range(6)], 100) for count in (1_000, 30_000))
+    assert many.sigma == pytest.approx(few.sigma, rel=0.1)
+    assert many.sigma == pytest.approx(0.03 / math.sqrt(6 * SAMPLES_A_VIEW), rel=0.1)
 
 
 def test_hardly_any_depth_says_nothing():

@@ -39,11 +39,10 @@ from mapanything_ros.core.registration import Pairs, register
 from mapanything_ros.core.scale import (
     depth_evidence,
     Evidence,
-    evidence_of_ratios,
+    evidence_of_views,
     MIN_ODOMETRY_BASELINE_M,
     MIN_ODOMETRY_POSES,
     odometry_evidence,
-    PIXELS_A_SAMPLE,
     rescaled,
 )
 
@@ -253,11 +252,9 @@ class Alignment:
 
     def _chain(self, window: WindowPrediction) -> Evidence | None:
         """Compare the depth of pixels that the window shares with the map."""
-        ratios = [self._depth_ratio(v) for v in window.views if v.keyframe_id in self._placed]
-        ratio = torch.cat(ratios).cpu().numpy().astype(float) if ratios else np.empty(0)
-        if len(ratio) < MIN_SHARED_PIXELS:
-            return None
-        return evidence_of_ratios('map', ratio, len(ratio) / PIXELS_A_SAMPLE)
+        return evidence_of_views('map', [
+            self._depth_ratio(view).cpu().numpy().astype(float)
+            for view in window.views if view.keyframe_id in self._placed], MIN_SHARED_PIXELS)
 
     def _depth_ratio(self, view: Prediction) -> torch.Tensor:
         """Return the map's depth over the window's for the pixels that both keep, (N,)."""

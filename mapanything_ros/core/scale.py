@@ -36,8 +36,8 @@ ODOMETRY_SIGMA_M = 0.01
 MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.003}
 # Median absolute deviation to standard deviation, for normal errors.
 MAD_TO_SIGMA = 1.4826
-# Pixels of a depth image err together; about so many are worth an independent one.
-PIXELS_A_SAMPLE = 500
+# Pixels of a depth image err together: all of them are worth so many independent ones.
+SAMPLES_A_VIEW = 4
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,23 @@ def evidence_of_ratios(source: str, ratios: Array, samples: float) -> Evidence:
     return Evidence(source, factor, residual, max(sigma, MIN_SIGMA[source]))
 
 
+def evidence_of_views(
+    source: str, ratios: Sequence[Array], min_pixels: int,
+) -> Evidence | None:
+    """Make evidence of the ratios (N,) of each view's pixels; None where those are too few."""
+    together = np.concatenate(ratios) if ratios else np.empty(0)
+    if len(together) < min_pixels:
+        return None
+    return evidence_of_ratios(
+        source, together, SAMPLES_A_VIEW * sum(len(of_view) > 0 for of_view in ratios))
+
+
 def depth_evidence(
     views: Sequence[Prediction], keyframes: Mapping[int, Keyframe],
 ) -> Evidence | None:
     """Compare the window's depth with the sensor's; None where there is too little of it."""
-    ratios = np.concatenate([_depth_ratios(view, keyframes[view.keyframe_id]) for view in views])
-    if len(ratios) < MIN_DEPTH_PIXELS:
-        return None
-    return evidence_of_ratios('depth', ratios, len(ratios) / PIXELS_A_SAMPLE)
+    ratios = [_depth_ratios(view, keyframes[view.keyframe_id]) for view in views]
+    return evidence_of_views('depth', ratios, MIN_DEPTH_PIXELS)
 
 
 def odometry_evidence(
