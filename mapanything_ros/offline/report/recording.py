@@ -16,7 +16,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+import os
 from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
@@ -30,6 +35,7 @@ from mapanything_ros.offline.pictures import PATH_COLOUR
 APPLICATION = 'mapanything_ros'
 TIMELINE = 'stamp'
 JPEG_QUALITY = 85
+DRAIN_BYTES = 1 << 20
 PATH_RGB = tuple(bytes.fromhex(PATH_COLOUR.removeprefix('#')))
 
 
@@ -47,18 +53,44 @@ def write_recording(
         import rerun
     except ModuleNotFoundError as error:
         raise ExportError('the format rrd needs rerun-sdk: pip install rerun-sdk') from error
-    with whole(path) as part:
+    with whole(path) as part, _pipe_to(part) as pipe:
         recording = rerun.RecordingStream(APPLICATION)
-        recording.save(part)
-        _log_map(rerun, recording, keyframes, cloud, spacing)
-        for keyframe in keyframes:
-            _log_keyframe(rerun, recording, keyframe)
         try:
+            recording.save(pipe)
+            _log_map(rerun, recording, keyframes, cloud, spacing)
+            for keyframe in keyframes:
+                _log_keyframe(rerun, recording, keyframe)
             recording.flush()
-        except RuntimeError as error:
-            raise ExportError(f'{path} could not be written: {error}') from error
         finally:
             recording.disconnect()
+
+
+@contextmanager
+def _pipe_to(path: Path) -> Iterator[str]:
+    """
+    Give a path whose bytes go to a file; raise OSError at the end where that fails.
+
+    Rerun's own thread for files now and then waits for ever where the disk is full.
+    """
+    source, sink = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        copied = pool.submit(_copy, source, path)
+        try:
+            yield f'/dev/fd/{sink}'
+        finally:
+            os.close(sink)
+        copied.result()
+
+
+def _copy(source: int, path: Path) -> None:
+    """Copy a pipe to a file, to the pipe's end even where the file fails."""
+    with open(source, 'rb') as pipe:
+        try:
+            with path.open('wb') as file:
+                shutil.copyfileobj(pipe, file)
+        finally:
+            while pipe.read(DRAIN_BYTES):
+                pass
 
 
 def _log_map(
