@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core import alignment, voxel_map
+from mapanything_ros.core import alignment, joins, voxel_map
 from mapanything_ros.core.backends import gpu_memory, mapanything
 from mapanything_ros.core.backends.backend import Backend, create_backend
 from mapanything_ros.core.backends.gpu_memory import GpuMemory
@@ -301,8 +301,8 @@ def test_windows_shrink_and_every_keyframe_is_mapped(weights, world, views, refu
 
 
 @pytest.mark.parametrize(('module', 'name', 'parameters'), [
-    (alignment, '_median_depth', {}), (alignment, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
-    (alignment, '_median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
+    (joins, '_median_depth', {}), (joins, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
+    (joins, '_median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
     (voxel_map, 'reduce_view', {})])
 def test_no_keyframe_is_lost_where_memory_runs_out_after_the_network(
         weights, caplog, monkeypatch, module, name, parameters):

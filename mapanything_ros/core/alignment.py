@@ -17,11 +17,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 import math
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 import torch
 
 from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
@@ -34,8 +33,16 @@ from mapanything_ros.core.datatypes import (
     WindowPrediction,
 )
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.joins import (
+    Join,
+    join_map,
+    join_odometry,
+    Keyframes,
+    MIN_SHARED_PIXELS,
+    Placed,
+    tied_to_odometry,
+)
 from mapanything_ros.core.map_scale import Fused, MapScale, Measured
-from mapanything_ros.core.registration import Pairs, register
 from mapanything_ros.core.scale import (
     depth_evidence,
     Evidence,
@@ -50,34 +57,11 @@ from mapanything_ros.core.scale import (
 BODY_FROM_OPTICAL: Array = np.array(
     [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
-# Pixels that two windows must share before their depths tell the scale.
-MIN_SHARED_PIXELS = 100
-# Shared pixels of a view that are enough to join windows with.
-JOIN_PIXELS = 1000
 # Keyframes that map and window must share to agree against the odometry.
 VOUCHERS = 2
 # How far a backend's own metric scale is off (log), where it has no evidence of its own.
 MODEL_SIGMA = 0.1
 MIN_MODEL_SIGMA = 0.01
-
-Keyframes = Mapping[int, Keyframe]
-
-
-@dataclass(frozen=True, eq=False)
-class _Placed:
-    """A view of an earlier window: its pose in the map, and its depth."""
-
-    view: Prediction
-    map_from_camera: Array
-
-
-@dataclass(frozen=True, eq=False)
-class _Join:
-    """Where a window goes, and how well what ties it there fits."""
-
-    map_from_world: Array
-    residual_m: float
-    inliers: float
 
 
 class Alignment:
@@ -106,7 +90,7 @@ class Alignment:
 
     def reset(self) -> None:
         """Forget the map: the next window is the first."""
-        self._placed: dict[int, _Placed] = {}
+        self._placed: dict[int, Placed] = {}
         self._map_from_odom: Array | None = None
         self._last_pose: Array | None = None
         self._scale = MapScale()
@@ -125,24 +109,25 @@ class Alignment:
         fused = self._fused(measured)
         window, warning = self._scaled(window, measured, fused)
         self._require_scale(window, by_id)
-        odometry, _, objection = self._join_odometry(window.views, by_id)
+        vouched = self._vouched(window.views)
+        odometry, _, objection = join_odometry(window.views, by_id, self._config, vouched)
         # Nothing in metres goes with what is not.
         over = fused.outvotes or window.scale.metric and self._placed and not self._scale.metric
         if objection:
-            if over or _witness(measured, fused) or not self._vouched(window.views):
+            if over or _witness(measured, fused) or not vouched:
                 raise AlignmentError(objection)
             objection += ": it is where the map has it; check the robot's odometry (slip)"
         if over:
             self.reset()
         warning = '; '.join(filter(None, (left_out, objection, warning)))
         known = self._known(window.views)
-        first = next((view for view, _ in _tied(window.views, by_id)), window.views[0])
+        first = next((view for view, _ in tied_to_odometry(window.views, by_id)), window.views[0])
         if self._trust_odometry and odometry is not None:
             join = odometry
         elif known:
-            join = self._join_map(window)
+            join = join_map(window.views, self._placed, self._config)
         else:
-            join = _Join(
+            join = Join(
                 self._start(by_id[first.keyframe_id]) @ np.linalg.inv(first.world_from_camera),
                 0.0, 1.0)
         submap = Submap(
@@ -162,7 +147,7 @@ class Alignment:
                 correction = poses[newest] @ np.linalg.inv(self._placed[newest].map_from_camera)
                 self._map_from_odom = correction @ self._map_from_odom
         for number in self._placed.keys() & poses.keys():
-            self._placed[number] = _Placed(self._placed[number].view, poses[number])
+            self._placed[number] = Placed(self._placed[number].view, poses[number])
 
     @property
     def map_from_odom(self) -> Array | None:
@@ -177,9 +162,10 @@ class Alignment:
         if evidence is None and not window.scale.metric:
             return window, ''
         factor = evidence.factor if evidence else 1.0
-        _, wrong, objection = self._join_odometry(
-            [rescaled(view, factor) for view in window.views], by_id)
-        if objection and not self._vouched(window.views):
+        vouched = self._vouched(window.views)
+        _, wrong, objection = join_odometry(
+            [rescaled(view, factor) for view in window.views], by_id, self._config, vouched)
+        if objection and not vouched:
             raise AlignmentError(objection)
         if objection or not wrong:
             return window, ''
@@ -277,67 +263,6 @@ class Alignment:
 
     # Place
 
-    def _join_map(self, window: WindowPrediction) -> _Join:
-        """Put the window on the keyframes that the map has already."""
-        shared = [view for view in window.views if view.keyframe_id in self._placed]
-        reach = self._config.max_residual
-        length_m = _median_depth(window.views)
-        pairs, guesses = [], []
-        for view in shared:
-            placed = self._placed[view.keyframe_id]
-            pairs.append(_pose_pairs(view, placed.map_from_camera, length_m, reach * length_m))
-            pairs.extend(_pixel_pairs(view, placed, reach))
-            guesses.append(placed.map_from_camera @ np.linalg.inv(view.world_from_camera))
-        found = register(Pairs.joined(pairs), guesses)
-        turns_deg = [_angle_deg(found.target_from_source @ np.linalg.inv(g)) for g in guesses]
-        turned = np.mean(np.array(turns_deg) > self._config.max_rotation_deg)
-        if min(found.inliers, 1.0 - turned) < self._config.min_inliers:
-            raise AlignmentError(
-                f'the window disagrees with the map about {len(shared)} keyframes: '
-                f'{found.inliers:.0%} of what they share is within {reach:.0%} of its depth, '
-                f'{1.0 - turned:.0%} of them within {self._config.max_rotation_deg:g} degrees, '
-                f'and at least {self._config.min_inliers:.0%} must be')
-        return _Join(found.target_from_source, found.residual_m, found.inliers)
-
-    def _join_odometry(
-        self, views: Sequence[Prediction], by_id: Keyframes,
-    ) -> tuple[_Join | None, frozenset[int], str]:
-        """
-        Put views on the odometry of their keyframes; None where there is none.
-
-        Also returns the few that do not fit there, by id, or a sentence where too many do not.
-        Raises AlignmentError where too many are turned otherwise: distances alone may be slip.
-        """
-        tied = _tied(views, by_id)
-        if not tied:
-            return None, frozenset(), ''
-        reach_m, length_m = self._config.max_residual_m, _median_depth(views)
-        found = register(
-            Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
-            [pose @ np.linalg.inv(view.world_from_camera) for view, pose in tied])
-        offsets = {
-            view.keyframe_id: np.linalg.inv(pose) @ found.target_from_source
-            @ view.world_from_camera for view, pose in tied}
-        off_m = {n: float(np.linalg.norm(offset[:3, 3])) for n, offset in offsets.items()}
-        off_deg = {n: _angle_deg(offset) for n, offset in offsets.items()}
-        turned = frozenset(n for n in offsets if off_deg[n] > self._config.max_rotation_deg)
-        wrong = turned | {n for n in offsets if off_m[n] > reach_m}
-        few = min((1.0 - self._config.min_inliers) * len(tied), len(tied) - 1)
-        squares = [off_m[n] ** 2 for n in offsets if n not in wrong]
-        residual_m = math.sqrt(sum(squares) / max(len(squares), 1))
-        join = _Join(found.target_from_source, residual_m, 1.0)
-        # Two wrong views have nothing in common: two that are but displaced tell of slip.
-        slip = self._vouched(views) and len(wrong) > 1 and not turned
-        if len(wrong) <= few and not slip:
-            return join, wrong, ''
-        objection = (
-            f'the window disagrees with the odometry about {len(wrong)} of {len(tied)} '
-            f'keyframes by up to {max(off_m.values()):.3f} m and '
-            f'{max(off_deg.values()):.1f} degrees')
-        if len(turned) > few:
-            raise AlignmentError(objection)
-        return join, frozenset(), objection
-
     def _vouched(self, views: Sequence[Prediction]) -> bool:
         """Say whether the map can tell that views are right which odometry contradicts."""
         return not self._trust_odometry and len(self._known(views)) >= VOUCHERS
@@ -366,12 +291,12 @@ class Alignment:
         kept = {} if submap.new_segment else {
             number: placed for number, placed in self._placed.items() if number in by_id}
         self._placed = kept | {
-            view.keyframe_id: _Placed(view, submap.map_from_camera(view))
+            view.keyframe_id: Placed(view, submap.map_from_camera(view))
             for view in submap.views}
         self._last_pose = submap.map_from_camera(submap.views[-1])
         if self._trust_odometry:
             self._map_from_odom = np.eye(4)
-        elif tied := _tied(submap.views, by_id):
+        elif tied := tied_to_odometry(submap.views, by_id):
             view, odom_from_camera = tied[-1]
             self._map_from_odom = submap.map_from_camera(view) @ np.linalg.inv(odom_from_camera)
         self.segments += submap.new_segment
@@ -398,58 +323,3 @@ def _contradiction(measured: Measured, outvoted: bool) -> str:
     return (
         f'the scale by {anchor.source} is {larger:.2f} times that of the map, which is kept for '
         "this window: check the robot's odometry (slip) or depth sensor")
-
-
-def _tied(views: Sequence[Prediction], by_id: Keyframes) -> list[tuple[Prediction, Array]]:
-    """Return the views that odometry knows, each with its ``odom_from_camera`` (4,4)."""
-    return [
-        (view, odometry) for view in views
-        if (odometry := by_id[view.keyframe_id].odom_from_camera) is not None]
-
-
-def _pose_pairs(view: Prediction, pose: Array, length_m: float, reach_m: float) -> Pairs:
-    """Make a camera's centre and the ends of its axes points that should meet, weight 1."""
-    frame = np.vstack([np.zeros(3), length_m * np.eye(3)])
-
-    def ends(target_from_camera: Array) -> Array:
-        return frame @ target_from_camera[:3, :3].T + target_from_camera[:3, 3]
-
-    return Pairs(
-        ends(view.world_from_camera), ends(pose), np.full(4, 0.25), np.full(4, reach_m))
-
-
-def _pixel_pairs(view: Prediction, placed: _Placed, reach: float) -> list[Pairs]:
-    """Make pixels that both windows keep points that should meet, weight 1 in all."""
-    before = placed.view.to(view.depth_m.device)
-    if before.mask.shape != view.mask.shape:
-        return []
-    row, column = (before.mask & view.mask).nonzero(as_tuple=True)
-    if len(row) < MIN_SHARED_PIXELS:
-        return []
-    stride = max(1, len(row) // JOIN_PIXELS)
-    row, column = row[::stride], column[::stride]
-    # One copy to the host.
-    depth_m, before_m, confidence, before_confidence, u, v = torch.stack([
-        view.depth_m[row, column], before.depth_m[row, column],
-        view.confidence[row, column], before.confidence[row, column],
-        column.float(), row.float()]).cpu().numpy().astype(float)
-    weight = np.sqrt(confidence * before_confidence) + 1e-3
-    return [Pairs(
-        _points(u, v, depth_m, view.intrinsics, view.world_from_camera),
-        _points(u, v, before_m, before.intrinsics, placed.map_from_camera),
-        weight / weight.sum(), reach * before_m)]
-
-
-def _points(u: Array, v: Array, depth_m: Array, intrinsics: Array, pose: Array) -> Array:
-    """Return pixels as (N,3) points in the frame of a camera's (4,4) pose."""
-    rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(intrinsics).T
-    return (rays * depth_m[:, None]) @ pose[:3, :3].T + pose[:3, 3]
-
-
-def _median_depth(views: Sequence[Prediction]) -> float:
-    depths = torch.cat([view.depth_m[view.mask] for view in views])
-    return float(depths.median()) if len(depths) else 1.0
-
-
-def _angle_deg(transform: Array) -> float:
-    return math.degrees(float(Rotation.from_matrix(transform[:3, :3]).magnitude()))
