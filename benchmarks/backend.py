@@ -47,16 +47,16 @@ from std_msgs.msg import Header
 import torch
 
 from benchmarks import scene
-from mapanything_ros.core.backends.checkpoint import find_checkpoint
-from mapanything_ros.core.backends.mapanything import MapAnythingBackend
-from mapanything_ros.core.backends.model_input import ModelInput
-from mapanything_ros.core.backends.model_loading import (
+from mapanything_ros.core.backends.mapanything.backend import MapAnythingBackend
+from mapanything_ros.core.backends.mapanything.checkpoint import find_checkpoint
+from mapanything_ros.core.backends.mapanything.input import ModelInput
+from mapanything_ros.core.backends.mapanything.loading import (
     import_torchvision,
     load_model,
     local_dinov2,
 )
-from mapanything_ros.core.backends.model_output import ModelOutput
-from mapanything_ros.core.backends.model_requirements import missing_requirements
+from mapanything_ros.core.backends.mapanything.output import ModelOutput
+from mapanything_ros.core.backends.mapanything.requirements import missing_requirements
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Keyframe
 from mapanything_ros.core.export import write_cloud

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from mapanything_ros.core.backends.model_loading import import_torchvision, local_dinov2
+from mapanything_ros.core.backends.mapanything.loading import import_torchvision, local_dinov2
 
 # So that, as with trained weights, most pixels are kept and have something to be masked for.
 MASK_BIAS = 2.0

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapanything_ros.core.backends.model_loading import import_torchvision, local_dinov2
+from mapanything_ros.core.backends.mapanything.loading import import_torchvision, local_dinov2
 from mapanything_ros.core.errors import BackendUnavailableError
 
 CONFIG = Path(__file__).parent / 'data' / 'mapanything_tiny.json'

@@ -30,9 +30,10 @@ import pytest
 import torch
 
 from mapanything_ros.core import alignment, joins, voxel_map
-from mapanything_ros.core.backends import gpu_memory, mapanything
 from mapanything_ros.core.backends.backend import Backend, create_backend
-from mapanything_ros.core.backends.gpu_memory import GpuMemory
+from mapanything_ros.core.backends.mapanything import backend as mapanything
+from mapanything_ros.core.backends.mapanything import gpu_memory
+from mapanything_ros.core.backends.mapanything.gpu_memory import GpuMemory
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction
 from mapanything_ros.core.errors import WindowTooLargeError

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
 
-from mapanything_ros.core.backends.checkpoint import (
+from mapanything_ros.core.backends.mapanything.checkpoint import (
     APACHE,
     check_whole,
     find_checkpoint,
@@ -142,8 +142,8 @@ def test_the_licence_of_a_folder_is_that_of_its_model_card(folder, card, licence
 def test_the_cache_is_where_hf_home_says(tmp_path):
     snapshot = fetched(tmp_path / 'hub', APACHE)
     code = (
-        'from mapanything_ros.core.backends.checkpoint import APACHE, find_checkpoint\n'
-        'print(find_checkpoint(APACHE).folder)')
+        'from mapanything_ros.core.backends.mapanything import checkpoint\n'
+        'print(checkpoint.find_checkpoint(checkpoint.APACHE).folder)')
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=HERE.parent, capture_output=True, text=True, check=True,
         env={**os.environ, 'HF_HOME': str(tmp_path), 'HF_HUB_CACHE': str(tmp_path / 'hub')})

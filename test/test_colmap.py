@@ -25,8 +25,8 @@ import scenes
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.backends.colmap import ColmapBackend
-from mapanything_ros.core.backends.plane_sweep import sweep
+from mapanything_ros.core.backends.colmap.backend import ColmapBackend
+from mapanything_ros.core.backends.colmap.plane_sweep import sweep
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
@@ -319,7 +319,7 @@ def caught_signals() -> str:
 def test_keyframes_that_stay_are_not_swept_again(monkeypatch):
     swept = []
     monkeypatch.setattr(
-        'mapanything_ros.core.backends.colmap.sweep',
+        'mapanything_ros.core.backends.colmap.backend.sweep',
         lambda view, *rest: swept.append(view) or sweep(view, *rest))
     backend, keyframes = ColmapBackend(SMALL, CPU), window()
     backend.infer(keyframes[:4])

@@ -22,7 +22,7 @@ from mapanything_ros.core.errors import BackendUnavailableError
 from mapanything_ros.ros.core_log import CORE, CoreLog
 from mapanything_ros.ros.reporter import Reporter
 
-BACKEND = logging.getLogger('mapanything_ros.core.backends.mapanything')
+BACKEND = logging.getLogger('mapanything_ros.core.backends.mapanything.backend')
 
 
 class Log:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core.backends.feature_cache import FeatureCache
+from mapanything_ros.core.backends.mapanything.feature_cache import FeatureCache
 
 
 class Encoder:

@@ -34,11 +34,11 @@ import pytest
 import torch
 
 from mapanything_ros.core.backends.backend import create_backend
-from mapanything_ros.core.backends.checkpoint import find_checkpoint
-from mapanything_ros.core.backends.mapanything import MapAnythingBackend
-from mapanything_ros.core.backends.model_input import in_model_order, ModelInput, to_model
-from mapanything_ros.core.backends.model_loading import load_model
-from mapanything_ros.core.backends.network import Network
+from mapanything_ros.core.backends.mapanything.backend import MapAnythingBackend
+from mapanything_ros.core.backends.mapanything.checkpoint import find_checkpoint
+from mapanything_ros.core.backends.mapanything.input import in_model_order, ModelInput, to_model
+from mapanything_ros.core.backends.mapanything.loading import load_model
+from mapanything_ros.core.backends.mapanything.network import Network
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Keyframe
 

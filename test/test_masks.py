@@ -203,7 +203,7 @@ def test_the_confidence_mask_is_above_the_quantile_of_torch(percentile):
 @pytest.mark.real_model
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')
 def test_edges_are_those_of_the_package_on_five_million_pixels():
-    from mapanything_ros.core.backends.model_loading import import_torchvision
+    from mapanything_ros.core.backends.mapanything.loading import import_torchvision
 
     import_torchvision()
     from mapanything.utils.geometry import depth_edge, normals_edge, points_to_normals

@@ -21,7 +21,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.backends.model_input import (
+from mapanything_ros.core.backends.mapanything.input import (
     common_size,
     in_model_order,
     ModelInput,

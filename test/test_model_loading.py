@@ -34,16 +34,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 import torch
 
-from mapanything_ros.core.backends import model_loading
 from mapanything_ros.core.backends.backend import create_backend
-from mapanything_ros.core.backends.checkpoint import (
+from mapanything_ros.core.backends.mapanything import loading as model_loading
+from mapanything_ros.core.backends.mapanything.checkpoint import (
     APACHE,
     Checkpoint,
     find_checkpoint,
     NON_COMMERCIAL,
 )
-from mapanything_ros.core.backends.model_loading import build_model, load_model, local_dinov2
-from mapanything_ros.core.backends.model_requirements import missing_requirements, MODULES
+from mapanything_ros.core.backends.mapanything.loading import build_model, load_model, local_dinov2
+from mapanything_ros.core.backends.mapanything.requirements import missing_requirements, MODULES
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Keyframe
 

@@ -100,7 +100,7 @@ def test_more_views_than_are_compared_at_once():
 
 @pytest.mark.real_model
 def test_it_is_that_of_the_package():
-    from mapanything_ros.core.backends.model_loading import import_torchvision
+    from mapanything_ros.core.backends.mapanything.loading import import_torchvision
 
     import_torchvision()
     from mapanything.utils.multiview_confidence import compute_multiview_depth_confidence

@@ -19,9 +19,9 @@ import pytest
 import scenes
 import torch
 
-from mapanything_ros.core.backends.consistency import check
-from mapanything_ros.core.backends.picture import shrink
-from mapanything_ros.core.backends.plane_sweep import (
+from mapanything_ros.core.backends.colmap.consistency import check
+from mapanything_ros.core.backends.colmap.picture import shrink
+from mapanything_ros.core.backends.colmap.plane_sweep import (
     box_sum,
     choose_sources,
     half,

@@ -37,9 +37,13 @@ from safetensors.torch import load_file, save_file
 import torch
 
 from mapanything_ros.cli.weights import main
-from mapanything_ros.core.backends import readiness
-from mapanything_ros.core.backends.checkpoint import APACHE, find_checkpoint, NON_COMMERCIAL
-from mapanything_ros.core.backends.model_requirements import MODULES
+from mapanything_ros.core.backends.mapanything import readiness
+from mapanything_ros.core.backends.mapanything.checkpoint import (
+    APACHE,
+    find_checkpoint,
+    NON_COMMERCIAL,
+)
+from mapanything_ros.core.backends.mapanything.requirements import MODULES
 
 HERE = Path(__file__).parent
 CARD = '---\ntags:\n- 3d\nlicense: {}\n---\n# Weights\nlicense: mit\n'

@@ -22,7 +22,7 @@ import pytest
 import scenes
 import torch
 
-from mapanything_ros.core.backends.colmap import ColmapBackend
+from mapanything_ros.core.backends.colmap.backend import ColmapBackend
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError

@@ -22,9 +22,9 @@ from pathlib import Path
 import shlex
 import sys
 
-from mapanything_ros.core.backends.checkpoint import APACHE, LICENCES, NON_COMMERCIAL
-from mapanything_ros.core.backends.hub import download, FetchError, size_at_hub
-from mapanything_ros.core.backends.readiness import (
+from mapanything_ros.core.backends.mapanything.checkpoint import APACHE, LICENCES, NON_COMMERCIAL
+from mapanything_ros.core.backends.mapanything.hub import download, FetchError, size_at_hub
+from mapanything_ros.core.backends.mapanything.readiness import (
     Finding,
     inspect_all,
     inspect_fit,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.core.backends.features import match
+from mapanything_ros.core.backends.colmap.features import match
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.local_features import LocalFeatures
 

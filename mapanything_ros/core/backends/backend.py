@@ -52,10 +52,10 @@ def create_backend(config: Config) -> Backend:
     device = torch_device(config.device)
     # Imported here: each backend loads heavy libraries.
     if config.backend == 'colmap':
-        from mapanything_ros.core.backends.colmap import ColmapBackend
+        from mapanything_ros.core.backends.colmap.backend import ColmapBackend
 
         return ColmapBackend(config.colmap, device)
-    from mapanything_ros.core.backends.mapanything import MapAnythingBackend
+    from mapanything_ros.core.backends.mapanything.backend import MapAnythingBackend
 
     return MapAnythingBackend(config, device)
 

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mapanything_ros.core.backends.structure_from_motion import load_pycolmap
+from mapanything_ros.core.backends.colmap.structure_from_motion import load_pycolmap
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.export import whole

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mapanything_ros.core.backends.plane_sweep import (
+from mapanything_ros.core.backends.colmap.plane_sweep import (
     box_sum,
     project,
     sample,

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from mapanything_ros.core.backends.feature_cache import FeatureCache
+from mapanything_ros.core.backends.mapanything.feature_cache import FeatureCache
 from mapanything_ros.core.config import InferConfig
 
 AMP_DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -35,7 +35,7 @@ class Network:
     Does what the package's ``infer`` does up to the raw outputs, and leaves them on the device.
 
     ``infer`` computes its masks in numpy on the host, which takes longer than the network; ours
-    are in ``model_output``. The model is not thread-safe and is used under a lock.
+    are in ``output``. The model is not thread-safe and is used under a lock.
     """
 
     def __init__(

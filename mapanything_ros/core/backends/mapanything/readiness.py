@@ -25,7 +25,7 @@ from pathlib import Path
 import platform
 from typing import Any, TypeVar
 
-from mapanything_ros.core.backends.checkpoint import (
+from mapanything_ros.core.backends.mapanything.checkpoint import (
     check_whole,
     Checkpoint,
     CONFIG,
@@ -34,7 +34,7 @@ from mapanything_ros.core.backends.checkpoint import (
     read_config,
     readable,
 )
-from mapanything_ros.core.backends.model_requirements import (
+from mapanything_ros.core.backends.mapanything.requirements import (
     missing_requirements,
     MODULES,
     package_version,
@@ -137,7 +137,7 @@ def _finding(what: str, look: Callable[[], str]) -> Finding:
 def _package() -> str:
     _torch()
     # Imported here, as below: it loads torch, and this must work without.
-    from mapanything_ros.core.backends.model_loading import import_model_class
+    from mapanything_ros.core.backends.mapanything.loading import import_model_class
 
     import_model_class()
     folder = Path(str(importlib.import_module('mapanything').__file__)).parent
@@ -150,7 +150,7 @@ def _whole_file(file: Path) -> str:
 
 
 def _fit(checkpoint: Checkpoint) -> str:
-    from mapanything_ros.core.backends.model_loading import check_fit
+    from mapanything_ros.core.backends.mapanything.loading import check_fit
 
     count = sum(parameter.numel() for parameter in check_fit(checkpoint).parameters())
     return f'all tensors have the names and shapes of the model, {count / 1e6:.0f} M parameters'
@@ -159,7 +159,7 @@ def _fit(checkpoint: Checkpoint) -> str:
 def _device(name: str, needed_bytes: int) -> str:
     torch = _torch()
     from mapanything_ros.core.backends.backend import torch_device
-    from mapanything_ros.core.backends.gpu_memory import GpuMemory
+    from mapanything_ros.core.backends.mapanything.gpu_memory import GpuMemory
 
     device = torch_device(name)
     if device.type == 'cpu':
@@ -183,7 +183,7 @@ def _torch() -> Any:
 
 def _caution(device: Any) -> str:
     """Say which default does not suit the GPU; it is a parameter, and may be set already."""
-    from mapanything_ros.core.backends.mapanything import require_precision
+    from mapanything_ros.core.backends.mapanything.backend import require_precision
 
     try:
         require_precision(Config(), device)

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.backends.model_input import ModelView
+from mapanything_ros.core.backends.mapanything.input import ModelView
 from mapanything_ros.core.config import InferConfig
 from mapanything_ros.core.datatypes import Array, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError

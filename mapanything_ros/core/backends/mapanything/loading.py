@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
-from mapanything_ros.core.backends.checkpoint import check_whole, Checkpoint
-from mapanything_ros.core.backends.model_requirements import (
+from mapanything_ros.core.backends.mapanything.checkpoint import check_whole, Checkpoint
+from mapanything_ros.core.backends.mapanything.requirements import (
     PACKAGE_VERSION,
     REMEDY,
     require_model_stack,

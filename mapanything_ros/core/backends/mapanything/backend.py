@@ -23,12 +23,12 @@ import time
 import numpy as np
 import torch
 
-from mapanything_ros.core.backends.checkpoint import find_checkpoint, LIMITED
-from mapanything_ros.core.backends.gpu_memory import GpuMemory
-from mapanything_ros.core.backends.model_input import in_model_order, ModelInput, to_model
-from mapanything_ros.core.backends.model_loading import load_model
-from mapanything_ros.core.backends.model_output import ModelOutput
-from mapanything_ros.core.backends.network import amp_used, Network
+from mapanything_ros.core.backends.mapanything.checkpoint import find_checkpoint, LIMITED
+from mapanything_ros.core.backends.mapanything.gpu_memory import GpuMemory
+from mapanything_ros.core.backends.mapanything.input import in_model_order, ModelInput, to_model
+from mapanything_ros.core.backends.mapanything.loading import load_model
+from mapanything_ros.core.backends.mapanything.network import amp_used, Network
+from mapanything_ros.core.backends.mapanything.output import ModelOutput
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import (

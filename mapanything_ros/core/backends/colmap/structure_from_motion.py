@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from mapanything_ros.core.backends.features import FeatureExtractor, Features, match
-from mapanything_ros.core.backends.pose_refinement import ImagePair, refine_poses
-from mapanything_ros.core.backends.signal_handlers import signal_handlers_kept
+from mapanything_ros.core.backends.colmap.features import FeatureExtractor, Features, match
+from mapanything_ros.core.backends.colmap.pose_refinement import ImagePair, refine_poses
+from mapanything_ros.core.backends.colmap.signal_handlers import signal_handlers_kept
 from mapanything_ros.core.datatypes import Array, Keyframe
 from mapanything_ros.core.errors import ReconstructionError
 

@@ -22,17 +22,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mapanything_ros.core.backends.consistency import check, CheckedDepth
-from mapanything_ros.core.backends.metric_scale import estimate_scale
-from mapanything_ros.core.backends.picture import Picture, shrink
-from mapanything_ros.core.backends.plane_sweep import (
+from mapanything_ros.core.backends.colmap.consistency import check, CheckedDepth
+from mapanything_ros.core.backends.colmap.metric_scale import estimate_scale
+from mapanything_ros.core.backends.colmap.picture import Picture, shrink
+from mapanything_ros.core.backends.colmap.plane_sweep import (
     box_sum,
     choose_sources,
     sweep,
     SweepView,
     SweptDepth,
 )
-from mapanything_ros.core.backends.structure_from_motion import SparseView, StructureFromMotion
+from mapanything_ros.core.backends.colmap.structure_from_motion import (
+    SparseView,
+    StructureFromMotion,
+)
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError

@@ -21,7 +21,12 @@ from contextlib import contextmanager
 import errno
 from pathlib import Path
 
-from mapanything_ros.core.backends.checkpoint import APACHE, CONFIG, NEEDED, NON_COMMERCIAL
+from mapanything_ros.core.backends.mapanything.checkpoint import (
+    APACHE,
+    CONFIG,
+    NEEDED,
+    NON_COMMERCIAL,
+)
 from mapanything_ros.core.errors import MapAnythingRosError
 
 # The model card names the licence, wherever the folder is carried.
