@@ -17,13 +17,14 @@
 from collections.abc import Sequence
 import sys
 
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
 from mapanything_ros.ros import node
 
 
-class NullBackend:
+class NullBackend(Backend):
     """Refuses every window at once."""
 
     name = 'null'

@@ -41,6 +41,7 @@ from PIL import Image
 
 from benchmarks.map import BOUNDED_POINTS, keyframe, resident_mib, VOXEL_M
 from mapanything_ros.cli import reconstruct
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, Scale, WindowPrediction
 
@@ -67,7 +68,7 @@ def run(output: Path) -> None:
     print(f'wrote {output}')
 
 
-class CorridorBackend:
+class CorridorBackend(Backend):
     """Answers each window with the geometry of the corridor, and looks at the memory."""
 
     name = 'corridor'

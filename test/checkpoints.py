@@ -24,34 +24,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from mapanything_ros.core.backends.mapanything.loading import import_torchvision, local_dinov2
+from benchmarks.random_checkpoint import random_model, write
 from mapanything_ros.core.errors import BackendUnavailableError
 
-CONFIG = Path(__file__).parent / 'data' / 'mapanything_tiny.json'
-# The real class has random weights here; with this most pixels count.
-MASK_BIAS = 2.0
+DATA = Path(__file__).parent / 'data'
+CONFIG = DATA / 'mapanything_tiny.json'
 
 
 def tiny_model() -> torch.nn.Module:
     """Return the class that can be imported, built the ordinary way."""
-    import_torchvision()
-    from mapanything.models import MapAnything
-
-    torch.manual_seed(0)
-    with local_dinov2():
-        model = MapAnything(**json.loads(CONFIG.read_text()))
-    with torch.no_grad():
-        model.dpt_regressor_head.conv2[-1].bias[-1] += MASK_BIAS
-    return model.eval()
+    return random_model(json.loads(CONFIG.read_text()))
 
 
-def write_checkpoint(folder: Path) -> Path:
+def write_checkpoint(folder: Path, config: Path = CONFIG) -> Path:
     """Write config.json and model.safetensors, as the hub holds them; return the folder."""
-    from safetensors.torch import save_model
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(CONFIG.read_text())
-    save_model(tiny_model(), str(folder / 'model.safetensors'))
+    write(folder, config)
     return folder
 
 

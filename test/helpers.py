@@ -30,6 +30,7 @@ from sensor_msgs_py.point_cloud2 import read_points
 from std_msgs.msg import Header
 import torch
 
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 
 WIDTH, HEIGHT = 160, 120
@@ -142,7 +143,7 @@ class Seen:
     depth_m: np.ndarray
 
 
-class ExactBackend:
+class ExactBackend(Backend):
     """Knows the pose of each stamp, and is strict about the keyframes that it is given."""
 
     name = 'exact'

@@ -39,7 +39,7 @@ from mapanything_ros.core.backends.mapanything.checkpoint import find_checkpoint
 from mapanything_ros.core.backends.mapanything.input import in_model_order, ModelInput, to_model
 from mapanything_ros.core.backends.mapanything.loading import load_model
 from mapanything_ros.core.backends.mapanything.network import Network
-from mapanything_ros.core.config import Config, from_values, InferConfig
+from mapanything_ros.core.config import Config, from_values, InferConfig, MapAnythingConfig
 from mapanything_ros.core.datatypes import Keyframe
 
 pytestmark = pytest.mark.model
@@ -95,8 +95,9 @@ def _keyframe(mix: str, index: int) -> Keyframe:
         odom_from_camera=pose if 'p' in known else None)
 
 
-def network(model: torch.nn.Module, reuse: bool = False, **config: Any) -> Network:
-    return Network(model, InferConfig(**config), CPU, reuse)
+def network(model: torch.nn.Module, **config: Any) -> Network:
+    return Network(
+        model, InferConfig(**config), MapAnythingConfig(reuse_features=False), CPU, None)
 
 
 def views_of(window: Sequence[Keyframe]) -> list[dict[str, Any]]:
@@ -117,8 +118,8 @@ def backend_of(weights: Path, **parameters: Any) -> MapAnythingBackend:
 
 def test_what_is_loaded_computes_what_was_saved(model):
     views = views_of(keyframes('everything'))
-    built = network(tiny_model()).forward(views, False, 0)
-    loaded = network(model).forward(views, False, 0)
+    built = network(tiny_model()).forward(views)
+    loaded = network(model).forward(views)
     for one, other in zip(built, loaded, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -130,7 +131,7 @@ def test_what_is_loaded_computes_what_was_saved(model):
 def test_the_raw_outputs_of_every_mix_of_inputs(model, mix):
     views = views_of(keyframes(mix))
     height, width = views[0]['img'].shape[-2:]
-    outputs = network(model).forward(views, False, 0)
+    outputs = network(model).forward(views)
     assert len(outputs) == len(views)
     for output in outputs:
         assert {name: (value.dtype, tuple(value.shape)) for name, value in output.items()} == {
@@ -153,16 +154,16 @@ def test_the_raw_outputs_of_every_mix_of_inputs(model, mix):
 
 
 def test_a_single_image(model):
-    outputs = network(model).forward(views_of(keyframes('images', 1)), False, 0)
+    outputs = network(model).forward(views_of(keyframes('images', 1)))
     assert len(outputs) == 1
 
 
 def test_batches_of_the_dense_head_change_nothing_that_counts(model):
     views = views_of(keyframes('calibrated'))
-    at_once = network(model).forward(views, False, 0)
-    for size in (0, 1, 2):
+    at_once = network(model).forward(views)
+    for size in (1, 2, 3, 4):
         for one, other in zip(
-                at_once, network(model).forward(views, True, size), strict=True):
+                at_once, network(model).forward(views, size), strict=True):
             assert torch.allclose(one['pts3d'], other['pts3d'], rtol=1e-4, atol=1e-4)
 
 
@@ -186,7 +187,7 @@ def test_what_the_model_refuses(model, change, error):
         if value is None:
             del views[0][name]
     with pytest.raises(error):
-        network(model).forward(views, False, 0)
+        network(model).forward(views)
 
 
 def test_a_first_view_without_a_pose_is_refused_and_ours_has_one(model):
@@ -195,9 +196,9 @@ def test_a_first_view_without_a_pose_is_refused_and_ours_has_one(model):
     assert 'camera_poses' not in views[0]
     views[1]['camera_poses'] = torch.eye(4)[None]
     with pytest.raises(ValueError):
-        network(model).forward(views, False, 0)
+        network(model).forward(views)
     assert 'camera_poses' in views_of(window)[0]
-    network(model).forward(views_of(window), False, 0)
+    network(model).forward(views_of(window))
 
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
@@ -206,7 +207,7 @@ def test_one_number_that_is_not_finite_poisons_all_views(model, name, bad):
     views = views_of(keyframes('everything'))
     views[1][name] = views[1][name].clone()
     views[1][name][0, 2, 3] = bad
-    for output in network(model).forward(views, False, 0):
+    for output in network(model).forward(views):
         assert output['pts3d'].isnan().all()
 
 
@@ -215,9 +216,9 @@ def test_which_inputs_count_is_put_back_after_a_failure(model):
     views = views_of(keyframes('everything'))
     views[0]['intrinsics'] = views[0]['intrinsics'].double()
     with pytest.raises(RuntimeError):
-        network(model, ignore_pose_inputs=True).forward(views, False, 0)
+        network(model, ignore_pose_inputs=True).forward(views)
     assert model.geometric_input_config == before
-    network(model).forward(views_of(keyframes('everything')), False, 0)
+    network(model).forward(views_of(keyframes('everything')))
     assert model.geometric_input_config == before
 
 
@@ -227,7 +228,7 @@ def test_which_inputs_count_is_put_back_after_a_failure(model):
 def test_an_input_that_is_ignored_changes_nothing(model, option, without):
     # Depth along the ray is computed with the intrinsics, ignored or not.
     views = views_of(keyframes('calibrated' if without == 'intrinsics' else 'everything'))
-    ignoring = network(model, **{option: True}).forward(views, False, 0)
+    ignoring = network(model, **{option: True}).forward(views)
     if without == 'intrinsics':
         views = [
             {**view, 'intrinsics': torch.tensor([[[90.0, 0, 1], [0, 90, 1], [0, 0, 1]]])}
@@ -235,7 +236,7 @@ def test_an_input_that_is_ignored_changes_nothing(model, option, without):
     else:
         views = [{n: v for n, v in view.items() if n != without} for view in views]
     for one, other in zip(
-            ignoring, network(model, **{option: True}).forward(views, False, 0), strict=True):
+            ignoring, network(model, **{option: True}).forward(views), strict=True):
         assert torch.equal(one['pts3d'], other['pts3d'])
 
 

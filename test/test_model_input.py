@@ -23,6 +23,7 @@ import torch
 
 from mapanything_ros.core.backends.mapanything.input import (
     common_size,
+    Crop,
     in_model_order,
     ModelInput,
     to_model,
@@ -145,7 +146,7 @@ def test_what_the_model_gets():
     first, second = to_model(views)
     assert set(first) == {
         'img', 'data_norm_type', 'instance', 'is_metric_scale', 'intrinsics', 'depth_z',
-        'camera_poses'}
+        'camera_poses', 'idx'}
     assert {name: (value.dtype, value.shape) for name, value in first.items()
             if isinstance(value, torch.Tensor)} == {
         'img': (torch.float32, (1, 3, 392, 518)),
@@ -155,6 +156,8 @@ def test_what_the_model_gets():
         'camera_poses': (torch.float32, (1, 4, 4))}
     assert first['data_norm_type'] == ['dinov2']
     assert (first['instance'], second['instance']) == (['0'], ['1'])
+    (moved,) = to_model(prepared(keyframe(intrinsics=calibration(65, 48))))
+    assert first['idx'] != moved['idx'], 'of another camera'
     # Millions of metres from the origin, and still exact.
     expected = np.linalg.inv(pose(0)) @ pose(1)
     assert np.allclose(second['camera_poses'][0], expected, atol=2e-7 + 1e-9 * 4e6 * 1e-2)
@@ -173,6 +176,36 @@ def test_a_view_with_a_pose_comes_first_and_the_others_keep_their_order():
     assert [view.keyframe.id for view in in_model_order(views)] == [2, 0, 1, 3]
     unposed = prepared(*(keyframe(number=i) for i in range(3)))
     assert [view.keyframe.id for view in in_model_order(unposed)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize('other', [{}, {
+    'number': 9, 'height': 96, 'width': 48, 'intrinsics': calibration(48, 96)}])
+def test_what_was_resized_when_it_came_is_not_resized_in_its_window(monkeypatch, other):
+    """Unless another image of the window makes its size another."""
+    depth_m = np.random.default_rng(0).uniform(0, 5, (48, 64)).astype(np.float32)
+    window = [
+        keyframe(number=i, intrinsics=calibration(64, 48), depth_m=depth_m) for i in range(2)]
+    if other:
+        window.append(keyframe(**other))
+    expected = ModelInput(280, CPU).prepare(window)
+    model_input = ModelInput(280, CPU)
+    window = [model_input.prepare_alone(one) for one in window]
+    resized = []
+    monkeypatch.setattr(Crop, 'image', lambda crop, rgb, do=Crop.image: (
+        resized.append(rgb) or do(crop, rgb)))
+    for one, view in zip(expected, model_input.prepare(window), strict=True):
+        assert torch.equal(one.rgb, view.rgb) and torch.equal(one.normalised, view.normalised)
+        assert (one.depth_m is None) == (view.depth_m is None)
+        assert one.depth_m is None or torch.equal(one.depth_m, view.depth_m)
+        assert np.array_equal(one.intrinsics, view.intrinsics)
+    assert len(resized) == (len(window) if other else 0)
+
+
+def test_what_is_wrong_with_a_keyframe_is_said_with_its_window():
+    model_input = ModelInput(280, CPU)
+    bad = model_input.prepare_alone(keyframe(depth_m=np.full((48, 64), 900, np.uint16)))
+    with pytest.raises(ReconstructionError, match='is uint16'):
+        model_input.prepare([bad])
 
 
 def test_keyframes_that_stay_are_not_prepared_again():

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config, from_values, WindowConfig
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import (
@@ -53,7 +54,7 @@ def frame(number, rgb=RGB):
     return Frame(number, lambda: RGB[..., 0], keyframe, pose(number))
 
 
-class WallBackend:
+class WallBackend(Backend):
     """Sees a wall at z = 2, exactly."""
 
     name = 'wall'

@@ -22,6 +22,7 @@ import pytest
 import scenes
 import torch
 
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.backends.colmap.backend import ColmapBackend
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
@@ -32,7 +33,7 @@ CPU = torch.device('cpu')
 TENSORS = ('rgb', 'depth_m', 'confidence', 'mask', 'descriptor')
 
 
-class RandomBackend:
+class RandomBackend(Backend):
     name = 'random'
 
     def __init__(self) -> None:

@@ -28,6 +28,7 @@ from scipy.spatial.transform import Rotation
 import torch
 
 from benchmarks.evaluate.worlds import World
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
 
 # Its pictures are half as large: it sees every second pixel of every second row.
@@ -73,7 +74,7 @@ class _Draw(IntEnum):
     BIAS = 3
 
 
-class SimulatedBackend:
+class SimulatedBackend(Backend):
     """
     Sees a world exactly but for its faults, at 1/2 of the images' size.
 

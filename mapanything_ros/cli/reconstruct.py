@@ -22,8 +22,9 @@ from pathlib import Path
 import sys
 import time
 
-from mapanything_ros.core.backends.backend import create_backend, torch_device
+from mapanything_ros.core.backends.backend import create_backend
 from mapanything_ros.core.config import Config, to_values
+from mapanything_ros.core.device import torch_device
 from mapanything_ros.core.errors import InputError, MapAnythingRosError
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.offline.calibration import parse_calibration

@@ -33,7 +33,7 @@ from mapanything_ros.core.backends.mapanything.readiness import (
     size_text,
 )
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.errors import MapAnythingRosError
+from mapanything_ros.core.errors import ConfigError, MapAnythingRosError
 
 MARKS = {True: 'ok', False: 'NOT OK', None: 'skipped'}
 CARRY = """
@@ -81,9 +81,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         'weights', nargs='?', default=Config().mapanything.weights, metavar='ID_OR_FOLDER',
         help='what mapanything.weights will be (default: %(default)s)')
     check.add_argument(
-        '--device', choices=('cpu', 'cuda'), default=Config().device,
-        help='what device will be (default: %(default)s)')
-    return parser.parse_args(arguments)
+        '--device', default=Config().device,
+        help='what device will be: cpu, cuda, cuda:1 (default: %(default)s)')
+    options = parser.parse_args(arguments)
+    try:
+        Config(device=getattr(options, 'device', Config().device))
+    except ConfigError as error:
+        parser.error(str(error))
+    return options
 
 
 def _check(weights: str, device: str) -> int:

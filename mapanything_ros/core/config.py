@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, Field, field, fields, is_dataclass
 import math
+import re
 from typing import Any, TypeVar
 
 from mapanything_ros.core.errors import ConfigError
@@ -37,7 +38,11 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare a parameter: its default, its meaning, and the inclusive bounds or the choices."""
+    """
+    Declare a parameter: its default, its meaning, and the inclusive bounds or the choices.
+
+    ``<number>`` in a choice stands for any whole number.
+    """
     metadata = {
         'description': description,
         'minimum': minimum,
@@ -68,12 +73,16 @@ def _check(item: Field[Any], value: Any) -> None:
         raise ConfigError(f'{name} must be {expected.__name__}, got {value!r}')
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f'{name} must be a finite number, got {value}')
-    if meta['choices'] and value not in meta['choices']:
+    if meta['choices'] and not any(_chosen(choice, value) for choice in meta['choices']):
         raise ConfigError(f'{name} must be one of {", ".join(meta["choices"])}; got {value!r}')
     low, high = meta['minimum'], meta['maximum']
     if low is not None and value < low or high is not None and value > high:
         bounds = f'at least {low}' if high is None else f'between {low} and {high}'
         raise ConfigError(f'{name} must be {bounds}, got {value}')
+
+
+def _chosen(choice: str, value: Any) -> bool:
+    return bool(re.fullmatch(re.escape(choice).replace('<number>', r'\d+'), value))
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,15 @@ class MapAnythingConfig(Checked):
     reuse_features: bool = option(
         True, "Keep the encoder's features of keyframes that stay in the window (6.4 MB each "
         'at 518x392) and skip 40 % of the work.')
+    compile: bool = option(
+        False, 'Compile the transformer blocks with torch.compile, on start; wants Triton and a C '
+        'compiler. No GPU has been measured with it.')
+    channels_last: bool = option(
+        False, 'Run the dense head with channels last in memory. No GPU has been measured with '
+        'it.')
+    attention: str = option(
+        'auto', "Which of torch's kernels computes attention; auto leaves that to torch.",
+        choices=('auto', 'flash', 'efficient', 'cudnn', 'math'))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -339,8 +357,9 @@ class Config(Checked):
         'weights) or colmap (classical; calibrated, textured, static scenes).',
         choices=('mapanything', 'colmap'))
     device: str = option(
-        'cuda', 'Torch device of the backend. There is no fallback: cuda without a GPU is an '
-        'error.', choices=('cpu', 'cuda'))
+        'cuda', 'Torch device of the backend; of several GPUs cuda is the first, cuda:1 the '
+        'second. There is no fallback: cuda without a GPU is an error.',
+        choices=('cpu', 'cuda', 'cuda:<number>'))
     autostart: bool = option(
         True, 'Configure and activate on start; false waits for lifecycle transitions.')
     image_transport: str = option(

@@ -56,6 +56,7 @@ class Keyframe:
     ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3) pixels; ``depth_m`` (H,W) float32 with 0 where
     invalid, registered to the image; ``odom_from_camera`` (4,4) from odometry;
     ``base_from_camera`` (4,4), how the camera is mounted. ``id`` is unique in a run and rises.
+    ``prepared`` is what the backend made of it when it came, and for the backend alone.
     """
 
     id: int
@@ -66,6 +67,7 @@ class Keyframe:
     depth_m: NDArray[np.float32] | None = None
     odom_from_camera: Array | None = None
     base_from_camera: Array | None = None
+    prepared: object = None
 
 
 @dataclass(frozen=True, eq=False)

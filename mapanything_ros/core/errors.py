@@ -31,6 +31,10 @@ class BackendUnavailableError(MapAnythingRosError):
     """A backend cannot run here: a library, device or file is missing."""
 
 
+class GpuLostError(MapAnythingRosError):
+    """The GPU answers this process no more; only a new process can use it again."""
+
+
 class ReconstructionError(MapAnythingRosError):
     """A backend could not reconstruct this window; another window may work."""
 
@@ -49,3 +53,8 @@ class AlignmentError(MapAnythingRosError):
 
 class ExportError(MapAnythingRosError):
     """A result could not be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line, or its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

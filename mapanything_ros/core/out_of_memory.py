@@ -25,10 +25,11 @@ import torch
 from mapanything_ros.core.datatypes import Prediction
 
 # What the driver, torch on a Jetson, CUDA's libraries and the CPU call it, besides torch's own
-# OutOfMemoryError.
+# OutOfMemoryError. Libraries that find no memory for themselves say that they are not initialised,
+# or that no engine of theirs can be run.
 SIGNS = (
-    'out of memory', 'NVML_SUCCESS == r INTERNAL ASSERT', 'STATUS_ALLOC_FAILED',
-    "can't allocate memory")
+    'out of memory', 'NVML_SUCCESS == r INTERNAL ASSERT', 'ALLOC_FAILED', 'ALLOCATION_FAILED',
+    'STATUS_NOT_INITIALIZED', 'unable to find an engine', "can't allocate memory")
 
 T = TypeVar('T')
 

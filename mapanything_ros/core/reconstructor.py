@@ -27,7 +27,14 @@ import numpy as np
 from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Prediction, Submap
+from mapanything_ros.core.datatypes import (
+    Array,
+    Frame,
+    Keyframe,
+    Prediction,
+    Submap,
+    WindowPrediction,
+)
 from mapanything_ros.core.errors import ExportError, WindowTooLargeError
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
@@ -45,12 +52,21 @@ class Window:
     generation: int
 
 
+@dataclass(frozen=True, eq=False)
+class InferredWindow:
+    """A window on its way to the map: its geometry, in the frame of its first camera."""
+
+    window: Window
+    prediction: WindowPrediction
+
+
 class Reconstructor:
     """
     Turns frames into submaps and one map.
 
-    ``add``, ``take`` and ``statistics`` are cheap and may be called while another thread is in
-    ``process``, which takes as long as the backend; only one thread may call ``process``.
+    ``add``, ``take`` and ``statistics`` are cheap and may be called while other threads are in
+    ``infer``, which takes as long as the backend, and in ``place``. One thread may call ``infer``
+    and one ``place``, with the windows in the order in which they were taken.
     """
 
     def __init__(
@@ -85,7 +101,7 @@ class Reconstructor:
         with self._input_lock:
             decision = self._selector.decide(frame)
             if decision.accepted:
-                keyframe = frame.keyframe(self._next_id)
+                keyframe = self._backend.prepare(frame.keyframe(self._next_id))
                 self._selector.accept(frame)
                 self._window.add(keyframe)
                 self._next_id += 1
@@ -104,9 +120,39 @@ class Reconstructor:
 
         Raises ReconstructionError or AlignmentError where the window is lost; the map stays.
         """
+        # Geometry of the window, in the frame of its first camera.
+        inferred = self.infer(window)
+        # Its place in the map, and what the map learns from it.
+        return self.place(inferred)
+
+    def infer(self, window: Window) -> InferredWindow:
+        """
+        Reconstruct a window, beside the map.
+
+        Raises ReconstructionError where it is lost; its keyframes come again.
+        """
         try:
-            # Geometry of the window, in the frame of its first camera.
             prediction = self._backend.infer(self._inputs(window.keyframes))
+        except Exception as error:  # whatever it is, the keyframes are there
+            with self._input_lock:
+                if isinstance(error, WindowTooLargeError) and error.fits:
+                    again = window.generation == self._generation
+                    self._window.shrink(error.fits, window.keyframes if again else ())
+                else:
+                    self._window.retry()
+            raise
+        with self._input_lock:
+            self._window.fitted(len(window.keyframes))
+        return InferredWindow(window, prediction)
+
+    def place(self, inferred: InferredWindow) -> Submap | None:
+        """
+        Add a window to the map; None if the map was reset since it was taken.
+
+        Raises AlignmentError where it fits nowhere; its keyframes come again, and the map stays.
+        """
+        window, prediction = inferred.window, inferred.prediction
+        try:
             with self._map_lock:
                 if window.generation != self._generation:
                     return None
@@ -121,13 +167,9 @@ class Reconstructor:
                 submap = self._close_loops(submap, window.keyframes)
                 self._map_counts = self._count_map()
                 return submap
-        except Exception as error:  # whatever it is, the keyframes are there
+        except Exception:  # whatever it is, the keyframes are there
             with self._input_lock:
-                if isinstance(error, WindowTooLargeError) and error.fits:
-                    again = window.generation == self._generation
-                    self._window.shrink(error.fits, window.keyframes if again else ())
-                else:
-                    self._window.retry()
+                self._window.retry()
             raise
 
     def reset(self) -> None:

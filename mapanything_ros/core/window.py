@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from mapanything_ros.core.config import WindowConfig
 from mapanything_ros.core.datatypes import Keyframe
+from mapanything_ros.core.patience import Patience
 
 
 class KeyframeWindow:
@@ -32,8 +33,10 @@ class KeyframeWindow:
     """
 
     def __init__(self, config: WindowConfig) -> None:
+        self._config = config
         self._size = config.size
         self._step = config.size - config.overlap
+        self._patience = Patience()
         self._keyframes: deque[Keyframe] = deque()
         # Parts of windows that were too large, before anything newer.
         self._parts: deque[tuple[Keyframe, ...]] = deque()
@@ -76,12 +79,13 @@ class KeyframeWindow:
 
     def shrink(self, size: int, taken: Sequence[Keyframe]) -> None:
         """
-        Make this and all later windows hold at most ``size`` (2 or more) keyframes.
+        Make this and later windows hold at most ``size`` (2 or more) keyframes, for a while.
 
         Those ``taken``, which did not fit, come again in parts that overlap: none is lost.
         """
-        self._step = size - min(self._size - self._step, size - 1)
-        self._size = size
+        if self._size == self._config.size:
+            self._patience.failed()
+        self._resize(size)
         windows = [tuple(taken), *self._parts] if taken else []
         if self._fresh > self._step:
             newest = tuple(self._keyframes)
@@ -91,12 +95,23 @@ class KeyframeWindow:
         while len(self._keyframes) > size:
             self._keyframes.popleft()
 
+    def fitted(self, count: int) -> None:
+        """Count a window of so many keyframes that was done; after a while all fit again."""
+        if count >= self._config.size:
+            self._patience.worked()
+        elif self._size < self._config.size and not self._parts and self._patience.over():
+            self._resize(self._config.size)
+
     def clear(self) -> None:
         """Forget all keyframes."""
         self._keyframes.clear()
         self._parts.clear()
         self._fresh = 0
         self._retry = False
+
+    def _resize(self, size: int) -> None:
+        self._size = size
+        self._step = size - min(self._config.overlap, size - 1)
 
     def _split(self, window: tuple[Keyframe, ...]) -> list[tuple[Keyframe, ...]]:
         overlap = self._size - self._step

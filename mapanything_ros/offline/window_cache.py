@@ -57,6 +57,10 @@ class CachedBackend:
         except OSError as error:
             raise ExportError(f'{folder} could not be made: {error.strerror}') from error
 
+    def prepare(self, keyframe: Keyframe) -> Keyframe:
+        """Do what the backend does."""
+        return self._backend.prepare(keyframe)
+
     def infer(self, keyframes: Sequence[Keyframe]) -> WindowPrediction:
         """Reconstruct a window; see Backend. Raises ExportError where it cannot be kept."""
         first, last = keyframes[0], keyframes[-1]

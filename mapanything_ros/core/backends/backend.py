@@ -23,14 +23,22 @@ import torch
 
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
-from mapanything_ros.core.errors import BackendUnavailableError
-from mapanything_ros.core.out_of_memory import is_out_of_memory
+from mapanything_ros.core.device import forget, require_gpu, torch_device
 
 
 class Backend(Protocol):
     """Turns a window of keyframes into geometry."""
 
     name: str
+
+    def prepare(self, keyframe: Keyframe) -> Keyframe:
+        """
+        Return the keyframe with what can be made of it alone, while its window fills.
+
+        May be called while another thread is in ``infer``. Whoever inherits need not prepare
+        anything; nothing that is wrong with the keyframe is said before its window is inferred.
+        """
+        return keyframe
 
     def infer(self, keyframes: Sequence[Keyframe]) -> WindowPrediction:
         """
@@ -48,8 +56,22 @@ class Backend(Protocol):
 
 
 def create_backend(config: Config) -> Backend:
-    """Load the backend that the configuration names; raise BackendUnavailableError if it can't."""
+    """
+    Load the backend that the configuration names.
+
+    Raises BackendUnavailableError if it cannot run here, GpuLostError if the GPU broke. Whatever
+    is raised, the GPU's memory is given back before.
+    """
     device = torch_device(config.device)
+    try:
+        return _load(config, device)
+    except Exception as error:
+        forget(error)
+        require_gpu(device)
+        raise
+
+
+def _load(config: Config, device: torch.device) -> Backend:
     # Imported here: each backend loads heavy libraries.
     if config.backend == 'colmap':
         from mapanything_ros.core.backends.colmap.backend import ColmapBackend
@@ -58,31 +80,3 @@ def create_backend(config: Config) -> Backend:
     from mapanything_ros.core.backends.mapanything.backend import MapAnythingBackend
 
     return MapAnythingBackend(config, device)
-
-
-def torch_device(name: str) -> torch.device:
-    """Return the device; raise BackendUnavailableError, with what to do, if it isn't there."""
-    if name == 'cuda' and not torch.cuda.is_available():
-        build = f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'a CPU build'
-        raise BackendUnavailableError(
-            f"device is 'cuda', but torch {torch.__version__} ({build}) finds no GPU here: "
-            "install the GPU's driver and a CUDA build of torch, or set device to 'cpu' (with "
-            "backend 'mapanything' minutes a window; 'colmap' takes seconds and no weights)")
-    device = torch.device(name)
-    if device.type == 'cuda':
-        _require_kernels(device)
-    return device
-
-
-def _require_kernels(device: torch.device) -> None:
-    """Raise BackendUnavailableError where the GPU is there, but does not compute."""
-    try:
-        torch.ones(1, device=device).add(1).item()
-    except RuntimeError as error:
-        remedy = (
-            'end what else uses it' if is_out_of_memory(error) else
-            'install the build that fits the GPU and its driver')
-        reason = str(error).partition('\n')[0]
-        raise BackendUnavailableError(
-            f'{torch.cuda.get_device_name(device)} does not compute with torch '
-            f'{torch.__version__} ({reason}): {remedy}') from error

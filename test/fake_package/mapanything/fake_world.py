@@ -82,6 +82,8 @@ class World:
     ``scale_error`` multiplies a world whose scale no input gives; ``noise`` is relative, of
     depth; ``ambiguous`` is a share of pixels; ``first_pose`` (4,4) is put in front of all poses;
     ``memory_px`` is how many pixels fit at once, ``batched_memory_px`` in batches of one view.
+    ``encoded``, ``rays_encoded`` and ``depths_encoded`` count views; ``head_batches`` has the
+    views of each run of the dense head.
     """
 
     sights: list[Sight] = field(default_factory=list)
@@ -91,7 +93,11 @@ class World:
     first_pose: np.ndarray = field(default_factory=lambda: np.eye(4))
     memory_px: float = float('inf')
     batched_memory_px: float = float('inf')
+    window_px: int = 0
     encoded: int = 0
+    rays_encoded: int = 0
+    depths_encoded: int = 0
+    head_batches: list[int] = field(default_factory=list)
 
     def add(
         self, rgb: np.ndarray, intrinsics: np.ndarray, world_from_camera: np.ndarray, cast: Cast,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.backends.colmap.consistency import check, CheckedDepth
 from mapanything_ros.core.backends.colmap.metric_scale import estimate_scale
 from mapanything_ros.core.backends.colmap.picture import Picture, shrink
@@ -60,7 +61,7 @@ class Camera:
     far: float
 
 
-class ColmapBackend:
+class ColmapBackend(Backend):
     """Needs a static scene with texture and a calibrated camera that moves sideways."""
 
     name = 'colmap'

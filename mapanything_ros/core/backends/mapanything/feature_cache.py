@@ -16,15 +16,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import normalize
 
-# What the package calls encoder features and registers: a tensor a view; registers may be absent.
-Encoded = tuple[Sequence[torch.Tensor], 'Sequence[torch.Tensor] | None']
-View = dict[str, Any]
+from mapanything_ros.core.backends.mapanything.batched import Encoded, View
+
 Key = tuple[str, tuple[int, ...], torch.dtype]
 
 

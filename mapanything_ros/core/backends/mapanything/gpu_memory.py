@@ -24,6 +24,10 @@ from mapanything_ros.core.errors import BackendUnavailableError
 
 GIB = 2 ** 30
 MEMINFO = Path('/proc/meminfo')
+# What the package allows the dense head for a view of 518x518, and of the memory that is free.
+HEAD_BYTES = 680 * 2 ** 20
+HEAD_SIZE_PX = 518
+HEAD_SHARE = 0.95
 
 
 class GpuMemory:
@@ -63,6 +67,15 @@ class GpuMemory:
             return max(free, _available_bytes())
         return free
 
+    def views_at_once(self, size_px: int) -> int:
+        """Return how many views of a size the dense head has memory for: 1 on a CPU."""
+        if not self._cuda:
+            return 1
+        unused = (
+            torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device))
+        view = HEAD_BYTES * (size_px / HEAD_SIZE_PX) ** 2
+        return max(1, int(HEAD_SHARE * (self.free_bytes() + unused) / view))
+
     def total_bytes(self) -> int:
         """Return the size of the GPU's memory."""
         return torch.cuda.mem_get_info(self._device)[1] if self._cuda else 0
@@ -70,6 +83,14 @@ class GpuMemory:
     def peak_bytes(self) -> int:
         """Return the most that tensors have taken since the start."""
         return torch.cuda.max_memory_allocated(self._device) if self._cuda else 0
+
+    def peak(self) -> str:
+        """Say how much of the memory that was."""
+        if not self._cuda:
+            return ''
+        return (
+            f', and {self.peak_bytes() / GIB:.1f} of {self.total_bytes() / GIB:.1f} GiB of the '
+            'GPU')
 
     def empty_cache(self) -> None:
         """Give memory that is not in use back to the driver."""

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -36,6 +36,25 @@ TRAINED_SHORT_SIDES_PX = (518, 392, 336, 294, 252, 168)
 # ImageNet's, which DINOv2 normalises with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """
+    A keyframe at the network's size, on the host.
+
+    ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3); ``depth_m`` (H,W) float32 with 0 where unknown,
+    None where nothing is known.
+    """
+
+    rgb: NDArray[np.uint8]
+    intrinsics: Array | None
+    depth_m: NDArray[np.float32] | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height."""
+        return self.rgb.shape[1], self.rgb.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +81,18 @@ class ModelInput:
         self._device = device
         self._known: dict[tuple[int, tuple[int, int]], ModelView] = {}
 
+    def prepare_alone(self, keyframe: Keyframe) -> Keyframe:
+        """
+        Return the keyframe resized for a window of its like, which is most of the work.
+
+        What is wrong with it its window says. May be called beside ``prepare``.
+        """
+        try:
+            size = common_size([keyframe.rgb.shape], self._size_px)
+            return replace(keyframe, prepared=_prepared(keyframe, size))
+        except ReconstructionError:
+            return keyframe
+
     def prepare(self, keyframes: Sequence[Keyframe]) -> list[ModelView]:
         """Return the views in the order of the keyframes; nonsense raises ReconstructionError."""
         size = common_size([keyframe.rgb.shape for keyframe in keyframes], self._size_px)
@@ -72,32 +103,42 @@ class ModelInput:
         return list(self._known.values())
 
     def _view(self, keyframe: Keyframe, size: tuple[int, int]) -> ModelView:
-        crop = Crop.fitting(keyframe.rgb.shape, size, keyframe.intrinsics)
-        rgb = torch.from_numpy(crop.image(keyframe.rgb)).to(self._device)
+        made = keyframe.prepared
+        if not (isinstance(made, Prepared) and made.size == size):
+            made = _prepared(keyframe, size)
+        rgb = torch.from_numpy(made.rgb).to(self._device)
         mean, std = (torch.tensor(value, device=self._device) for value in (MEAN, STD))
         normalised = ((rgb.float() / 255 - mean) / std).permute(2, 0, 1)[None].contiguous()
-        intrinsics = None if keyframe.intrinsics is None else crop.intrinsics(keyframe.intrinsics)
-        if intrinsics is not None and not np.isfinite(intrinsics).all():
-            raise ReconstructionError(f'the intrinsics of keyframe {keyframe.id} are not finite')
-        return ModelView(
-            keyframe, rgb, normalised, intrinsics, self._depth(keyframe, crop))
+        depth_m = None
+        if made.depth_m is not None:
+            depth_m = torch.from_numpy(made.depth_m)[None].to(self._device)
+        return ModelView(keyframe, rgb, normalised, made.intrinsics, depth_m)
 
-    def _depth(self, keyframe: Keyframe, crop: Crop) -> torch.Tensor | None:
-        if keyframe.depth_m is None:
-            return None
-        if keyframe.depth_m.dtype != np.float32:
-            raise ReconstructionError(
-                f'the depth of keyframe {keyframe.id} is {keyframe.depth_m.dtype}; it must be '
-                'float32 metres')
-        if keyframe.intrinsics is None:
-            raise ReconstructionError(
-                f'keyframe {keyframe.id} has depth but no intrinsics, without which depth means '
-                'nothing: provide camera_info, and set use_camera_info')
-        depth_m = crop.depth(keyframe.depth_m)
-        # One number that is not finite would make every pixel of every view NaN.
-        depth_m = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.float32(0))
-        # Depth that is zero everywhere would be taken for a scene of no size.
-        return torch.from_numpy(depth_m)[None].to(self._device) if depth_m.any() else None
+
+def _prepared(keyframe: Keyframe, size: tuple[int, int]) -> Prepared:
+    crop = Crop.fitting(keyframe.rgb.shape, size, keyframe.intrinsics)
+    intrinsics = None if keyframe.intrinsics is None else crop.intrinsics(keyframe.intrinsics)
+    if intrinsics is not None and not np.isfinite(intrinsics).all():
+        raise ReconstructionError(f'the intrinsics of keyframe {keyframe.id} are not finite')
+    return Prepared(crop.image(keyframe.rgb), intrinsics, _depth(keyframe, crop))
+
+
+def _depth(keyframe: Keyframe, crop: Crop) -> NDArray[np.float32] | None:
+    if keyframe.depth_m is None:
+        return None
+    if keyframe.depth_m.dtype != np.float32:
+        raise ReconstructionError(
+            f'the depth of keyframe {keyframe.id} is {keyframe.depth_m.dtype}; it must be '
+            'float32 metres')
+    if keyframe.intrinsics is None:
+        raise ReconstructionError(
+            f'keyframe {keyframe.id} has depth but no intrinsics, without which depth means '
+            'nothing: provide camera_info, and set use_camera_info')
+    depth_m = crop.depth(keyframe.depth_m)
+    # One number that is not finite would make every pixel of every view NaN.
+    depth_m = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.float32(0))
+    # Depth that is zero everywhere would be taken for a scene of no size.
+    return depth_m if depth_m.any() else None
 
 
 def to_model(views: Sequence[ModelView]) -> list[dict[str, Any]]:
@@ -133,7 +174,10 @@ def _to_model(
         'is_metric_scale': torch.ones(1, dtype=torch.bool, device=device),
     }
     if view.intrinsics is not None:
-        made['intrinsics'] = torch.from_numpy(view.intrinsics[None]).float().to(device)
+        intrinsics = torch.from_numpy(view.intrinsics[None]).float()
+        made['intrinsics'] = intrinsics.to(device)
+        # Ignored, too; the ray features know cameras by it.
+        made['idx'] = [intrinsics.numpy().tobytes()]
     if view.depth_m is not None:
         made['depth_z'] = view.depth_m
     odom_from_camera = view.keyframe.odom_from_camera

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 import copy
 import importlib
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from mapanything_ros.core.backends.mapanything.checkpoint import check_whole, Checkpoint
+from mapanything_ros.core.backends.mapanything.precision import held_types
 from mapanything_ros.core.backends.mapanything.requirements import (
     PACKAGE_VERSION,
     REMEDY,
@@ -42,19 +43,34 @@ EXAMPLES = 3
 _libraries: list[torch.library.Library] = []
 
 
-def load_model(checkpoint: Checkpoint, device: torch.device) -> torch.nn.Module:
+def load_model(
+    checkpoint: Checkpoint, device: torch.device, amp: torch.dtype | None = None,
+) -> torch.nn.Module:
     """
-    Return MapAnything in float32, ready to infer.
+    Return MapAnything, ready to infer; in float32, or as ``held_types`` has it.
 
-    Parameters are not initialised, but are the checkpoint's from the start. Raises
-    BackendUnavailableError where the model stack is missing or the checkpoint does not fit it.
+    Raises BackendUnavailableError where the model stack is missing or the checkpoint does not fit
+    it.
     """
-    require_model_stack()
     model = build_model(checkpoint)
-    state = _with_aliases(_state(checkpoint, device), model)
+    load_weights(model, checkpoint, device, held_types(model, amp))
+    return model
+
+
+def load_weights(
+    model: torch.nn.Module, checkpoint: Checkpoint, device: torch.device,
+    held: Mapping[str, torch.dtype],
+) -> None:
+    """
+    Fill a model that was built, on the device; parameters are never initialised.
+
+    ``held`` has the types of parameters. Raises BackendUnavailableError where the checkpoint does
+    not fit the model.
+    """
+    state = _with_aliases(_state(checkpoint, device, held), model)
     _check_keys(checkpoint, model.state_dict(), state)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.to(device).eval().requires_grad_(False)
+    model.to(device).eval().requires_grad_(False)
 
 
 def check_fit(checkpoint: Checkpoint) -> torch.nn.Module:
@@ -72,7 +88,12 @@ def check_fit(checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def build_model(checkpoint: Checkpoint) -> torch.nn.Module:
-    """Return the model of the checkpoint's architecture, with parameters that hold nothing."""
+    """
+    Return the model of the checkpoint's architecture, with parameters that hold nothing.
+
+    Raises BackendUnavailableError where the model stack is missing, or config.json is nonsense.
+    """
+    require_model_stack()
     config = copy.deepcopy(checkpoint.config)
     encoder = config.get('encoder_config')
     if isinstance(encoder, dict) and encoder.get('uses_torch_hub'):
@@ -164,7 +185,9 @@ def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[N
         setattr(owner, name, original)
 
 
-def _state(checkpoint: Checkpoint, device: torch.device) -> dict[str, torch.Tensor]:
+def _state(
+    checkpoint: Checkpoint, device: torch.device, held: Mapping[str, torch.dtype],
+) -> dict[str, torch.Tensor]:
     """Return the tensors by name, copied: those in the file are not aligned for the CPU."""
     safetensors = importlib.import_module('safetensors')
     load_file = importlib.import_module('safetensors.torch').load_file
@@ -172,8 +195,7 @@ def _state(checkpoint: Checkpoint, device: torch.device) -> dict[str, torch.Tens
     for file in checkpoint.files:
         try:
             for name, tensor in load_file(file).items():
-                kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
-                state[name] = tensor.to(device, kind, copy=True)
+                state[name] = tensor.to(device, held.get(name, tensor.dtype), copy=True)
         except safetensors.SafetensorError as error:
             raise BackendUnavailableError(
                 f'{file} is damaged ({error}): fetch it again') from error

@@ -17,17 +17,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 import importlib
 from threading import Lock
 from typing import Any
 
 import torch
+from torch.nn.attention import sdpa_kernel, SDPBackend
 
+from mapanything_ros.core.backends.mapanything.batched import BatchedEncoder, BatchedHead
 from mapanything_ros.core.backends.mapanything.feature_cache import FeatureCache
-from mapanything_ros.core.config import InferConfig
+from mapanything_ros.core.backends.mapanything.geometric_inputs import DepthFeatures, RayFeatures
+from mapanything_ros.core.config import InferConfig, MapAnythingConfig
 
-AMP_DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+SDPA = {
+    'flash': SDPBackend.FLASH_ATTENTION, 'efficient': SDPBackend.EFFICIENT_ATTENTION,
+    'cudnn': SDPBackend.CUDNN_ATTENTION, 'math': SDPBackend.MATH}
 
 
 class Network:
@@ -35,66 +40,99 @@ class Network:
     Does what the package's ``infer`` does up to the raw outputs, and leaves them on the device.
 
     ``infer`` computes its masks in numpy on the host, which takes longer than the network; ours
-    are in ``output``. The model is not thread-safe and is used under a lock.
+    are in ``output``. Of the network, what need not be computed again is not. The model is not
+    thread-safe and is used under a lock.
     """
 
     def __init__(
-        self, model: Any, config: InferConfig, device: torch.device, reuse: bool,
-        describe: bool = False,
+        self, model: Any, infer: InferConfig, config: MapAnythingConfig, device: torch.device,
+        amp: torch.dtype | None, describe: bool = False,
     ) -> None:
-        """Take a loaded model over; ``describe`` makes ``descriptors`` of the views."""
+        """
+        Take a loaded model over.
+
+        ``amp`` is the type of mixed precision, None for none; ``describe`` makes ``descriptors``
+        of the views.
+        """
         self._model = model
-        self._config = config
+        self._infer = infer
         self._device = device
         self._lock = Lock()
         self._inference = importlib.import_module('mapanything.utils.inference')
-        self._amp_dtype = AMP_DTYPES.get(config.amp_dtype) if amp_used(config, device) else None
-        self.features: FeatureCache | None = None
-        if reuse or describe:
-            self.features = FeatureCache(self._model._encode_n_views, reuse, describe)
-            self._model._encode_n_views = self.features
+        self._amp = amp
+        self._sdpa = SDPA.get(config.attention)
+        self.features = FeatureCache(BatchedEncoder(model), config.reuse_features, describe)
+        self._head = BatchedHead(model, config.channels_last)
+        # By the names of the model's own methods.
+        self._parts = {
+            '_encode_n_views': self.features,
+            '_encode_and_fuse_ray_dirs': RayFeatures(model),
+            '_encode_and_fuse_depths': DepthFeatures(model),
+            'downstream_dense_head': self._head}
+        if config.compile:
+            _compile_blocks(model)
 
     def forward(
-        self, views: list[dict[str, Any]], in_batches: bool, minibatch_size: int,
+        self, views: list[dict[str, Any]], at_once: int = 0,
     ) -> list[dict[str, torch.Tensor]]:
         """
         Return the raw outputs of the views, in their order, float32.
 
-        ``in_batches`` runs the dense head on ``minibatch_size`` views at a time (0: by free
-        memory). Raises ValueError where the package refuses the views.
+        The dense head runs on ``at_once`` views at a time, 0 for all. Raises ValueError where the
+        package refuses the views.
         """
-        with self._lock, torch.no_grad(), self._configured():
+        with self._lock, torch.no_grad(), self._configured(), self._in_place():
+            self._head.at_once = at_once
             processed = self._inference.preprocess_input_views_for_inference(
                 self._inference.validate_input_views_for_inference(views))
-            with torch.autocast(
-                self._device.type, enabled=self._amp_dtype is not None, dtype=self._amp_dtype
+            with self._attention(), torch.autocast(
+                self._device.type, enabled=self._amp is not None, dtype=self._amp
             ):
-                outputs: list[dict[str, torch.Tensor]] = self._model.forward(
-                    processed, memory_efficient_inference=in_batches,
-                    minibatch_size=minibatch_size or None)
+                outputs: list[dict[str, torch.Tensor]] = self._model.forward(processed)
                 return outputs
 
     @property
     def descriptors(self) -> list[torch.Tensor]:
         """Return what the views of the last call look like, (C,) each; empty if not asked for."""
-        return self.features.descriptors if self.features else []
+        return self.features.descriptors
+
+    def _attention(self) -> AbstractContextManager[None]:
+        """Leave the choice of kernel to torch, or make it."""
+        return nullcontext() if self._sdpa is None else sdpa_kernel(self._sdpa)
 
     @contextmanager
     def _configured(self) -> Iterator[None]:
         """Set which inputs count, and put that back whatever happens; ``infer`` does not."""
-        config = self._config
+        infer = self._infer
         self._model._configure_geometric_input_config(
-            use_calibration=not config.ignore_calibration_inputs,
-            use_depth=not config.ignore_depth_inputs,
-            use_pose=not config.ignore_pose_inputs,
-            use_depth_scale=not config.ignore_depth_scale_inputs,
-            use_pose_scale=not config.ignore_pose_scale_inputs)
+            use_calibration=not infer.ignore_calibration_inputs,
+            use_depth=not infer.ignore_depth_inputs,
+            use_pose=not infer.ignore_pose_inputs,
+            use_depth_scale=not infer.ignore_depth_scale_inputs,
+            use_pose_scale=not infer.ignore_pose_scale_inputs)
         try:
             yield
         finally:
             self._model._restore_original_geometric_input_config()
 
 
-def amp_used(config: InferConfig, device: torch.device) -> bool:
-    """Say whether mixed precision is used: on the CPU it would be fp16, and three times slower."""
-    return config.use_amp and device.type == 'cuda' and config.amp_dtype in AMP_DTYPES
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Put our parts in the place of the model's own, for the time of a call."""
+        for name, part in self._parts.items():
+            setattr(self._model, name, part)
+        try:
+            yield
+        finally:
+            for name in self._parts:
+                delattr(self._model, name)
+
+
+def _compile_blocks(model: Any) -> None:
+    """Compile each transformer block; all of a kind share their code."""
+    for blocks in (model.encoder.model.blocks, model.info_sharing.self_attention_blocks):
+        for block in blocks:
+            run = torch.compile(block.forward, fullgraph=True)
+            # Positions are a list as long as there are views, and not used: each number of views
+            # would be compiled anew.
+            block.forward = lambda x, positions=None, run=run: run(x)

@@ -41,7 +41,7 @@ from mapanything_ros.core.backends.mapanything.requirements import (
     REMEDY,
 )
 from mapanything_ros.core.config import Config
-from mapanything_ros.core.errors import BackendUnavailableError
+from mapanything_ros.core.errors import BackendUnavailableError, first_line
 
 GB = 10 ** 9
 GIB = 2 ** 30
@@ -66,9 +66,8 @@ def inspect_all(weights: str, device: str) -> list[Finding]:
     """Look at everything, whatever fails; weights as in find_checkpoint, device cpu or cuda."""
     stack = inspect_stack()
     found, checkpoint = inspect_weights(weights)
-    return [
-        *stack, *found, inspect_fit(stack, checkpoint),
-        inspect_device(device, checkpoint.size_bytes if checkpoint else 0)]
+    fit = inspect_fit(stack, checkpoint)
+    return [*stack, *found, fit, inspect_device(device, checkpoint if fit.ok else None)]
 
 
 def inspect_stack() -> list[Finding]:
@@ -108,11 +107,11 @@ def inspect_fit(stack: Sequence[Finding], checkpoint: Checkpoint | None) -> Find
     return _finding('fit', partial(_fit, checkpoint))
 
 
-def inspect_device(name: str, needed_bytes: int) -> Finding:
-    """Look whether the device is there, computes, and has the memory free for the weights."""
+def inspect_device(name: str, checkpoint: Checkpoint | None) -> Finding:
+    """Look whether the device is there, computes, and has memory free for weights that fit."""
     if not find_spec('torch'):
         return Finding('device', 'for that torch is needed', None)
-    return _finding('device', partial(_device, name, needed_bytes))
+    return _finding('device', partial(_device, name, checkpoint))
 
 
 def size_text(size_bytes: int) -> str:
@@ -156,10 +155,10 @@ def _fit(checkpoint: Checkpoint) -> str:
     return f'all tensors have the names and shapes of the model, {count / 1e6:.0f} M parameters'
 
 
-def _device(name: str, needed_bytes: int) -> str:
+def _device(name: str, checkpoint: Checkpoint | None) -> str:
     torch = _torch()
-    from mapanything_ros.core.backends.backend import torch_device
     from mapanything_ros.core.backends.mapanything.gpu_memory import GpuMemory
+    from mapanything_ros.core.device import torch_device
 
     device = torch_device(name)
     if device.type == 'cpu':
@@ -167,10 +166,23 @@ def _device(name: str, needed_bytes: int) -> str:
             f'cpu, {torch.get_num_threads()} threads, torch {torch.__version__}; slow: for maps '
             'while driving use a GPU')
     memory = GpuMemory(device)
-    memory.require(needed_bytes, 'the weights')
+    if checkpoint:
+        memory.require(_held_bytes(checkpoint, device), 'the weights')
     return (
         f'{torch.cuda.get_device_name(device)}, {memory.free_bytes() / GIB:.1f} of '
         f'{memory.total_bytes() / GIB:.1f} GiB free, torch {torch.__version__}{_caution(device)}')
+
+
+def _held_bytes(checkpoint: Checkpoint, device: Any) -> int:
+    from mapanything_ros.core.backends.mapanything.loading import build_model
+    from mapanything_ros.core.backends.mapanything.precision import (
+        amp_dtype,
+        held_bytes,
+        held_types,
+    )
+
+    model = build_model(checkpoint)
+    return held_bytes(model, held_types(model, amp_dtype(Config().infer, device)))
 
 
 def _torch() -> Any:
@@ -178,19 +190,15 @@ def _torch() -> Any:
         return importlib.import_module('torch')
     except Exception as error:  # of a build for another machine: anything
         raise BackendUnavailableError(
-            f'torch cannot be imported ({_first_line(error)}): install it again') from error
+            f'torch cannot be imported ({first_line(error)}): install it again') from error
 
 
 def _caution(device: Any) -> str:
     """Say which default does not suit the GPU; it is a parameter, and may be set already."""
-    from mapanything_ros.core.backends.mapanything.backend import require_precision
+    from mapanything_ros.core.backends.mapanything.precision import require_precision
 
     try:
         require_precision(Config(), device)
     except BackendUnavailableError as error:
         return f'; {error}'
     return ''
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,13 @@ from mapanything.fake_world import Sight, WORLD
 
 PATCH_PX = 14
 FAR = 10.0
+
+
+@dataclass
+class DenseOutput:
+    """What the dense head says, (V,C,H,W)."""
+
+    value: torch.Tensor
 
 
 class Encoder(torch.nn.Module):
@@ -118,12 +126,12 @@ class MapAnything(torch.nn.Module):
         minibatch_size: int | None = None,
     ) -> list[dict[str, torch.Tensor]]:
         _, _, height, width = views[0]['img'].shape
-        batched = memory_efficient_inference and minibatch_size == 1
-        if len(views) * height * width > (WORLD.batched_memory_px if batched else WORLD.memory_px):
-            raise torch.OutOfMemoryError('CUDA out of memory (so the fake says)')
+        WORLD.window_px = len(views) * height * width
         features, _ = self._encode_n_views(views)
         inputs = [self._used(view) for view in views]
         _check(inputs, height, width)
+        self._run_head(self._fused(views, inputs, features), (height, width), minibatch_size if (
+            memory_efficient_inference) else None)
         seen = [
             WORLD.recognise(feature[0].float().cpu().numpy(), 'ray_directions_cam' in view)
             for feature, view in zip(features, views, strict=True)]
@@ -135,6 +143,59 @@ class MapAnything(torch.nn.Module):
         poisoned = any(
             not torch.isfinite(value).all() for given in inputs for value in given.values())
         return self._pack(answers, poses, float('nan') if poisoned else scale)
+
+    def _fused(
+        self, views: list[dict[str, Any]], inputs: list[dict[str, torch.Tensor]],
+        features: Any,
+    ) -> torch.Tensor:
+        """Return features (V,C,h,w) with the geometric inputs that count."""
+        count = len(views)
+        images = torch.cat(list(features))
+        some = torch.ones(count, dtype=torch.bool, device=images.device)
+        config = self.geometric_input_config
+        rays = self._encode_and_fuse_ray_dirs(
+            views, count, 1, images, some & bool(config['ray_dirs_prob']))
+        for i, given in enumerate(inputs):
+            expected = images[i] + _patches(given.get('ray_directions_cam'), images[i])
+            if not torch.allclose(rays[i], expected, atol=1e-4, equal_nan=True):
+                raise RuntimeError(f'view {i} has the features of other rays')
+        fused = self._encode_and_fuse_depths(
+            views, count, 1, rays, some & bool(config['depth_prob']))
+        for i, given in enumerate(inputs):
+            expected = rays[i] + _patches(given.get('depth_along_ray'), images[i])
+            if not torch.allclose(fused[i], expected, atol=1e-4, equal_nan=True):
+                raise RuntimeError(f'view {i} has the features of other depth')
+        return fused
+
+    def _encode_and_fuse_ray_dirs(
+        self, views: list[dict[str, Any]], num_views: int, batch_size_per_view: int,
+        features: torch.Tensor, counts: torch.Tensor,
+    ) -> torch.Tensor:
+        WORLD.rays_encoded += num_views
+        return _fuse(views, 'ray_directions_cam', features, counts)
+
+    def _encode_and_fuse_depths(
+        self, views: list[dict[str, Any]], num_views: int, batch_size_per_view: int,
+        features: torch.Tensor, counts: torch.Tensor,
+    ) -> torch.Tensor:
+        WORLD.depths_encoded += num_views
+        return _fuse(views, 'depth_along_ray', features, counts)
+
+    def _run_head(
+        self, features: torch.Tensor, img_shape: tuple[int, int], minibatch_size: int | None,
+    ) -> None:
+        for batch in features.split(minibatch_size or len(features)):
+            self.downstream_dense_head([batch] * 4, img_shape)
+
+    def downstream_dense_head(
+        self, dense_head_inputs: list[torch.Tensor], img_shape: tuple[int, int],
+    ) -> DenseOutput:
+        assert len(dense_head_inputs) == 4, 'features of four layers'
+        count = len(dense_head_inputs[0])
+        if WORLD.window_px > (WORLD.batched_memory_px if count == 1 else WORLD.memory_px):
+            raise torch.OutOfMemoryError('CUDA out of memory (so the fake says)')
+        WORLD.head_batches.append(count)
+        return DenseOutput(dense_head_inputs[0].new_zeros(count, 6, *img_shape))
 
     def _used(self, view: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Return the geometric inputs that the configuration lets through."""
@@ -208,6 +269,22 @@ class MapAnything(torch.nn.Module):
                 'non_ambiguous_mask': clear[i:i + 1],
                 'non_ambiguous_mask_logits': clear[i:i + 1].float() * 8 - 4}
             for i in range(len(answers))]
+
+
+def _patches(values: torch.Tensor | None, features: torch.Tensor) -> torch.Tensor:
+    """Return the mean of values (1,H,W,C) in each patch of features (3,h,w), 0 for None."""
+    if values is None:
+        return torch.zeros_like(features)
+    pooled = torch.nn.functional.avg_pool2d(values.permute(0, 3, 1, 2), PATCH_PX)
+    return pooled[0].to(features.dtype).expand_as(features)
+
+
+def _fuse(
+    views: list[dict[str, Any]], name: str, features: torch.Tensor, counts: torch.Tensor,
+) -> torch.Tensor:
+    return torch.stack([
+        feature + _patches(view.get(name) if count else None, feature)
+        for view, feature, count in zip(views, features, counts.tolist(), strict=True)])
 
 
 def _check(inputs: list[dict[str, torch.Tensor]], height: int, width: int) -> None:
