@@ -25,9 +25,11 @@ import pytest
 import torch
 
 from benchmarks.random_checkpoint import random_model, write
+from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import BackendUnavailableError
 
 DATA = Path(__file__).parent / 'data'
+SIZE_PX = 140
 CONFIG = DATA / 'mapanything_tiny.json'
 
 
@@ -40,6 +42,13 @@ def write_checkpoint(folder: Path, config: Path = CONFIG) -> Path:
     """Write config.json and model.safetensors, as the hub holds them; return the folder."""
     write(folder, config)
     return folder
+
+
+def tiny_config(weights: Path | str, **parameters: object) -> Config:
+    """Return parameters for such weights, on the CPU and with small images."""
+    return from_values(Config, {
+        'device': 'cpu', 'mapanything.weights': str(weights), 'mapanything.size_px': SIZE_PX,
+        **parameters})
 
 
 @contextmanager

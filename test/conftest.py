@@ -28,6 +28,7 @@ import sys
 from threading import Thread
 
 from domain_coordinator import domain_id
+from gpu import Gpu
 from helpers import ExactBackend
 import pytest
 import rclpy
@@ -81,6 +82,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker('real_model'):
                 item.add_marker(pytest.mark.skip(reason=REAL_ONLY))
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """Give a GPU that is not there."""
+    return Gpu(monkeypatch)
 
 
 @pytest.fixture(scope='module')

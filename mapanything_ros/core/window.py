@@ -99,7 +99,7 @@ class KeyframeWindow:
         """Count a window of so many keyframes that was done; after a while all fit again."""
         if count >= self._config.size:
             self._patience.worked()
-        elif self._size < self._config.size and not self._parts and self._patience.over():
+        elif self._size < self._config.size and self._patience.over() and not self._parts:
             self._resize(self._config.size)
 
     def clear(self) -> None:
