@@ -142,7 +142,7 @@ def camera_and_node(case: Case) -> Iterator[tuple[Camera, subprocess.Popen[bytes
     rclpy.init()
     os.sched_setaffinity(0, {0})
     parameters = {
-        'image_transport': case.transport, 'tf.base_frame': 'base_link',
+        'device': 'cpu', 'image_transport': case.transport, 'tf.base_frame': 'base_link',
         'tf.odom_frame': 'odom' if case.selection == 'odometry' else '',
         'pose_source': 'tf' if case.selection == 'odometry' else 'none',
         'tf.mode': 'none', 'keyframes.min_translation_m': STEP_M * (PERIOD - 0.5),

@@ -15,15 +15,19 @@
 """
 Start the mapping node, and RViz when asked to.
 
-The node brings itself up (its `autostart` parameter); no transition is driven from here.
+The node brings itself up (its `autostart` parameter); no transition is driven from here. Where it
+dies, as with a GPU that is lost to its process, it is started again.
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, LogInfo, TimerAction
 from launch.conditions import IfCondition
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -31,11 +35,16 @@ SHARE = Path(get_package_share_directory('mapanything_ros'))
 TRUE_OR_FALSE = ['true', 'false']
 LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 # The node's inputs, which are remapped to the topics of the robot.
+RESPAWN_DELAY_S = 2.0
+# Exit codes that would come again: told to stop, and a start that the node has refused.
+FINAL = (0, 1)
 INPUTS = {
     'image': 'Topic of the images to map; image/compressed is taken below it.',
     'camera_info': 'Topic of the calibration that belongs to the images.',
     'depth': 'Topic of depth images registered to the images, where use_depth is set.',
 }
+
+USE_SIM_TIME = {'use_sim_time': LaunchConfiguration('use_sim_time')}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -65,19 +74,37 @@ def generate_launch_description() -> LaunchDescription:
             description='Show map, points, path and keyframes in RViz.',
         ),
         DeclareLaunchArgument(
+            'respawn',
+            default_value='true',
+            choices=TRUE_OR_FALSE,
+            description='Start the node again when it dies, but not where it could not start.',
+        ),
+        DeclareLaunchArgument(
             'log_level',
             default_value='info',
             choices=LOG_LEVELS,
             description='How much the node logs.',
         ),
     ]
-    use_sim_time = {'use_sim_time': LaunchConfiguration('use_sim_time')}
-    node = Node(
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        name='rviz',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['-d', str(SHARE / 'config' / 'mapanything.rviz')],
+        parameters=[USE_SIM_TIME],
+        condition=IfCondition(LaunchConfiguration('rviz')),
+    )
+    return LaunchDescription([*arguments, mapping_node(), rviz])
+
+
+def mapping_node() -> Node:
+    return Node(
         package='mapanything_ros',
         executable='mapanything_node',
         name='mapanything',
         namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), use_sim_time],
+        parameters=[LaunchConfiguration('params_file'), USE_SIM_TIME],
         remappings=[
             *((topic, LaunchConfiguration(topic)) for topic in INPUTS),
             # A remapping holds for one name only, not for the names below it.
@@ -86,14 +113,18 @@ def generate_launch_description() -> LaunchDescription:
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         output='screen',
         emulate_tty=True,
+        on_exit=start_again,
     )
-    rviz = Node(
-        package='rviz2',
-        executable='rviz2',
-        name='rviz',
-        namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', str(SHARE / 'config' / 'mapanything.rviz')],
-        parameters=[use_sim_time],
-        condition=IfCondition(LaunchConfiguration('rviz')),
-    )
-    return LaunchDescription([*arguments, node, rviz])
+
+
+def start_again(
+    event: ProcessExited, context: LaunchContext
+) -> list[LaunchDescriptionEntity] | None:
+    """Start the node again where that may help; launch's own respawn does not look at the code."""
+    wanted = LaunchConfiguration('respawn').perform(context) == 'true'
+    if event.returncode in FINAL or context.is_shutdown or not wanted:
+        return None
+    return [
+        LogInfo(msg=f'mapanything_node died and starts again in {RESPAWN_DELAY_S:g} s'),
+        TimerAction(period=RESPAWN_DELAY_S, actions=[mapping_node()]),
+    ]

@@ -68,6 +68,7 @@ OUTPUTS = {
     '~/pose': PoseStamped, '/diagnostics': DiagnosticArray}
 # Every other image becomes a keyframe with the camera on the path, and every keyframe a window.
 QUICK = {
+    'device': 'cpu',
     'keyframes.min_translation_m': 0.05, 'keyframes.min_parallax': 0.005,
     'keyframes.min_sharpness': 0.0, 'window.size': 2, 'window.overlap': 1, 'map.period_s': 0.0,
     'map.full_period_s': 0.0, 'map.min_views': 1, 'tf.timeout_s': 0.4}

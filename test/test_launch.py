@@ -14,6 +14,7 @@
 
 """The launch files, as `ros2 launch` finds them by share path."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ import pytest
 pytest.importorskip('launch_ros', reason='launch comes with a ROS 2 from apt and is not on PyPI')
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
@@ -79,3 +81,49 @@ def test_only_the_bag_must_be_given():
     assert 'bag' not in defaults(describe('demo.launch.py'))
     mapping = describe('mapanything.launch.py')
     assert len(defaults(mapping)) == len(mapping.get_launch_arguments())
+
+
+@pytest.fixture
+def run_node(tmp_path, monkeypatch):
+    """Launch a node that ends with one code after the other, and then stays a while."""
+    (tmp_path / 'lib' / 'mapanything_ros').mkdir(parents=True)
+    for folder in ('share/mapanything_ros', 'share/ament_index/resource_index/packages'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/mapanything_ros').touch()
+    for name in ('launch', 'config'):
+        (tmp_path / 'share/mapanything_ros' / name).symlink_to(SHARE / name)
+    monkeypatch.setenv(
+        'AMENT_PREFIX_PATH', f'{tmp_path}{os.pathsep}{os.environ["AMENT_PREFIX_PATH"]}')
+
+    def run(codes: list[str], **arguments: str) -> list[str]:
+        """Return the codes that it ended with."""
+        node = tmp_path / 'lib' / 'mapanything_ros' / 'mapanything_node'
+        node.write_text(
+            f"""#!/bin/sh
+cd {tmp_path}
+echo started >> starts
+code=$(sed -n "$(wc -l < starts)p" codes)
+[ "$code" ] || exit 0
+case $code in -*) kill $code $$;; esac
+exit $code
+""")
+        node.chmod(0o755)
+        (tmp_path / 'starts').write_text('')
+        (tmp_path / 'codes').write_text('\n'.join(codes) + '\n')
+        service = LaunchService(noninteractive=True)
+        service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+            str(SHARE / 'launch' / 'mapanything.launch.py'),
+            launch_arguments=arguments.items())]))
+        assert service.run() == 0
+        return (tmp_path / 'starts').read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(('codes', 'arguments', 'starts'), [
+    (['75', '-9', '75'], {}, 4), (['75'], {'respawn': 'false'}, 1), (['1'], {}, 1),
+    (['0'], {}, 1)])
+def test_a_node_that_died_is_started_again_but_not_one_that_cannot_start(
+        run_node, codes, arguments, starts):
+    """75 is a lost GPU, -9 the kernel when memory runs out."""
+    assert len(run_node(codes, **arguments)) == starts

@@ -109,22 +109,22 @@ def test_reset_while_a_window_is_computed(start):
 def test_a_window_that_ends_just_before_reset_is_not_published_after_it(start):
     """Stop the worker between the end of the computation and the publication."""
     robot = prepared(start(ODOMETRY))
-    process = robot.node._reconstructor.process
+    place = robot.node._reconstructor.place
     done, go = threading.Event(), threading.Event()
 
-    def slow(window):
-        submap = process(window)
+    def slow(inferred):
+        submap = place(inferred)
         done.set()
         assert go.wait(DEADLINE_S)
         return submap
 
-    robot.node._reconstructor.process = slow
+    robot.node._reconstructor.place = slow
     robot.see()
     robot.wait_for(done.is_set)
     assert robot.trigger('reset').success
     robot.wait_for_empty_map()
     before = outputs(robot)
-    robot.node._reconstructor.process = process
+    robot.node._reconstructor.place = place
     go.set()
     settle(robot)
     assert outputs(robot) == before
@@ -385,14 +385,18 @@ def test_the_newest_window_wins_and_drops_are_counted(start):
 
 
 def test_an_error_in_the_worker_does_not_end_it(start, monkeypatch):
-    robot = prepared(start({**ODOMETRY, 'map.period_s': 3600.0}))
+    robot = prepared(start(ODOMETRY))
 
     def fail():
         raise MemoryError('full')
 
     monkeypatch.setattr(robot.node._reconstructor, 'map_points', fail)
-    with robot.warned('window_error', 'full'):
+    with robot.warned('window_error', 'a window of 2 keyframes failed: MemoryError'):
         robot.explore(1)
+    settle(robot)
+    with robot.warned('window_error', 'publishing the map failed: MemoryError'):
+        robot.node._mapper._whole_changed = True
+        robot.node._worker.wake()
     monkeypatch.undo()
     robot.explore(1)
     robot.path(4)

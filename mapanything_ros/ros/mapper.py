@@ -12,26 +12,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One window from the reconstructor to the topics; runs in the worker's thread."""
+"""One window from the reconstructor to the topics; runs in the worker's threads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial as bind
 from threading import Lock
 import time
 import traceback
 
 from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
+import torch
 
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Scale, Submap
+from mapanything_ros.core.device import require_gpu, SideStream
 from mapanything_ros.core.errors import (
     AlignmentError,
+    GpuLostError,
     ReconstructionError,
     WindowTooLargeError,
 )
-from mapanything_ros.core.reconstructor import Reconstructor, Window
+from mapanything_ros.core.reconstructor import InferredWindow, Reconstructor, Window
 from mapanything_ros.ros.publishers import Publishers
 from mapanything_ros.ros.reporter import Reporter
 from mapanything_ros.ros.tf_output import TfOutput
@@ -43,7 +48,8 @@ class Progress:
 
     windows: int = 0
     windows_failed: int = 0
-    reconstruct_s: float = float('nan')
+    infer_s: float = float('nan')
+    place_s: float = float('nan')
     publish_s: float = float('nan')
     latency_s: float = float('nan')
     residual_m: float = float('nan')
@@ -56,7 +62,8 @@ class Progress:
         return {
             'windows': self.windows,
             'windows_failed': self.windows_failed,
-            'reconstruct_s': f'{self.reconstruct_s:.3f}',
+            'infer_s': f'{self.infer_s:.3f}',
+            'place_s': f'{self.place_s:.3f}',
             'publish_s': f'{self.publish_s:.3f}',
             'latency_s': f'{self.latency_s:.3f}',
             'alignment_residual_m': f'{self.residual_m:.4f}',
@@ -71,12 +78,14 @@ class Mapper:
     """
     Takes a window, reconstructs it and publishes what it made.
 
-    ``work`` runs in the worker's thread, ``reset`` and ``publish_map`` may be called from others.
+    ``infer`` runs in one of the worker's threads, what it returns and ``idle`` in the other;
+    ``reset`` and ``publish_map`` may be called from any.
     """
 
     def __init__(
         self, config: Config, reconstructor: Reconstructor, publishers: Publishers,
         tf_output: TfOutput, reporter: Reporter, logger: RcutilsLogger, clock: Clock,
+        on_gpu_lost: Callable[[str], None],
     ) -> None:
         self._clock = clock
         self._period_s = config.map.period_s
@@ -86,42 +95,45 @@ class Mapper:
         self._tf_output = tf_output
         self._reporter = reporter
         self._logger = logger
+        self._device = torch.device(config.device)
+        self._beside = SideStream(self._device)
+        self._on_gpu_lost = on_gpu_lost
+        self._gpu_lost = False
         # Held while publishing, so that nothing of the old map comes after a reset.
         self._lock = Lock()
         self._generation = 0
         self._has_map = False
-        # What came since the last update, and since the whole map went out.
+        # What came since the last update, since the path and since the whole map went out.
         self._map_changed = False
         self._map_published_s = float('-inf')
+        self._path_changed = False
         self._whole_changed = False
         self._whole_published_s = float('-inf')
         self._newest_ns = 0
         self.progress = Progress()
 
-    def work(self, partial: bool) -> str | None:
-        """Process the next window, if there is one; the sentence says what came of it."""
+    def infer(self, partial: bool) -> Callable[[], str] | None:
+        """Reconstruct the next window, if there is one; return what places and publishes it."""
+        if self._gpu_lost:
+            return None
         with self._lock:
             generation, window = self._generation, self._reconstructor.take(partial)
-        try:
-            if window is not None:
-                return self._process(window, generation)
-            with self._lock:
-                if self._map_changed:
-                    self._publish_map()
-                else:
-                    self._publish_whole_map()
+        if window is None:
             return None
-        except WindowTooLargeError as error:
-            # Each step that makes windows smaller is said.
-            return self._failed(
-                'window_failed', f'{_described(window)} failed: {error}', f'fits {error.fits}')
-        except ReconstructionError as error:
-            return self._failed('window_failed', f'{_described(window)} failed: {error}')
-        except AlignmentError as error:
-            return self._failed('window_rejected', f'{_described(window)} rejected: {error}')
+        start_s = time.monotonic()
+        try:
+            inferred = self._reconstructor.infer(window)
         except Exception as error:  # whatever it is, the next window may work
-            self._logger.error(traceback.format_exc())
-            return self._failed('window_error', f'{_described(window)} failed: {error!r}')
+            return bind(str, self._failed(window, error))
+        return bind(self._place, inferred, generation, time.monotonic() - start_s)
+
+    def idle(self) -> None:
+        """Publish what has changed and was not due, or not wanted, before."""
+        try:
+            with self._lock:
+                self._publish_map()
+        except Exception as error:
+            self._failed(None, error)
 
     def reset(self) -> None:
         """Forget the map and publish that; of a window in flight nothing is published any more."""
@@ -130,51 +142,89 @@ class Mapper:
             self._has_map = False
             self._reconstructor.reset()
             self._tf_output.reset(self._clock.now().nanoseconds)
-            # In place of the map that late subscribers would get.
-            self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
-            self._publish_map()
+            # In place of what subscribers would get that come later.
+            if not self._publishers.wanted('map'):
+                self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
+            if not self._publishers.wanted('path'):
+                self._publishers.publish_path([], self._newest_ns)
+            self._map_changed = False
+            self._path_changed = self._whole_changed = True
+            self._publish_at_once()
 
     def publish_map(self) -> None:
-        """Publish the map, where somebody listens, and the path as they are now."""
+        """Publish, where somebody listens, map and path as they are now."""
         with self._lock:
-            self._whole_changed = True
-            self._whole_published_s = float('-inf')
-            self._publish_map()
+            self._path_changed = self._whole_changed = True
+            self._publish_at_once()
+
+    def _publish_at_once(self) -> None:
+        self._map_published_s = self._whole_published_s = float('-inf')
+        self._publish_map()
 
     def _publish_map(self) -> None:
         """Publish what has changed, and the whole map where its time has come."""
-        self._map_changed = False
-        self._map_published_s = time.monotonic()
-        if self._publishers.map_updates_wanted():
-            self._publishers.publish_map_updates(
-                self._reconstructor.map_updates(), self._newest_ns)
-        self._publish_whole_map()
-        self._publishers.publish_path(self._reconstructor.trajectory(), self._newest_ns)
-
-    def _publish_whole_map(self) -> None:
         now_s = time.monotonic()
-        due = self._whole_changed and now_s - self._whole_published_s >= self._full_period_s
-        if due and self._publishers.map_wanted():
+        due = now_s - self._map_published_s >= self._period_s
+        if self._map_changed and due:
+            self._map_changed = False
+            self._map_published_s = now_s
+            if self._publishers.wanted('map_updates'):
+                self._publishers.publish_map_updates(
+                    self._reconstructor.map_updates(), self._newest_ns)
+        if self._path_changed and due and self._publishers.wanted('path'):
+            self._path_changed = False
+            self._publishers.publish_path(self._reconstructor.trajectory(), self._newest_ns)
+        due = now_s - self._whole_published_s >= self._full_period_s
+        if self._whole_changed and due and self._publishers.wanted('map'):
             self._whole_changed = False
             self._whole_published_s = now_s
             self._publishers.publish_map(self._reconstructor.map_points(), self._newest_ns)
 
-    def _failed(self, kind: str, text: str, sentence: str = '') -> str:
+    def _failed(self, window: Window | None, error: Exception) -> str:
+        """Report what went wrong with a window, or with publishing; return it as a sentence."""
+        what = f'a window of {len(window.keyframes)} keyframes' if window else 'publishing the map'
+        text, kind, sentence = f'{what} failed: {error}', 'window_failed', ''
+        if isinstance(error, WindowTooLargeError):
+            # Each step that makes windows smaller is said.
+            sentence = f'fits {error.fits}'
+        elif isinstance(error, AlignmentError):
+            text, kind = f'{what} rejected: {error}', 'window_rejected'
+        elif not isinstance(error, ReconstructionError):
+            if self._lose_gpu():
+                return 'the GPU is lost'
+            self._logger.error(''.join(traceback.format_exception(error)))
+            text, kind = f'{what} failed: {error!r}', 'window_error'
         self._reporter.warn(kind, text, sentence)
-        self.progress.windows_failed += 1
+        with self._lock:
+            self.progress.windows_failed += 1
         return text
 
-    def _process(self, window: Window, generation: int) -> str:
-        start_s = time.monotonic()
-        submap = self._reconstructor.process(window)
-        done_s = time.monotonic()
-        with self._lock:
-            if submap is None or generation != self._generation:
-                return 'the map was reset while the window was reconstructed'
-            self._publish(submap, window, done_s)
+    def _lose_gpu(self) -> bool:
+        """Say, once, if no window will ever be reconstructed again."""
+        try:
+            require_gpu(self._device)
+        except GpuLostError as error:
+            if not self._gpu_lost:
+                self._gpu_lost = True
+                self._on_gpu_lost(str(error))
+        return self._gpu_lost
+
+    def _place(self, inferred: InferredWindow, generation: int, infer_s: float) -> str:
+        window, start_s = inferred.window, time.monotonic()
+        try:
+            with self._beside():
+                submap = self._reconstructor.place(inferred)
+                placed_s = time.monotonic()
+                with self._lock:
+                    if submap is None or generation != self._generation:
+                        return 'the map was reset while the window was reconstructed'
+                    self._publish(submap, window)
+        except Exception as error:  # whatever it is, the next window may work
+            return self._failed(window, error)
         self.progress.windows += 1
-        self.progress.reconstruct_s = done_s - start_s
-        self.progress.publish_s = time.monotonic() - done_s
+        self.progress.infer_s = infer_s
+        self.progress.place_s = placed_s - start_s
+        self.progress.publish_s = time.monotonic() - placed_s
         # From the newest image to the topics; a stack that keeps 10 s of TF drops older clouds.
         self.progress.latency_s = (self._clock.now().nanoseconds - self._newest_ns) * 1e-9
         self.progress.residual_m = submap.residual_m
@@ -184,17 +234,16 @@ class Mapper:
             f'{len(submap.views)} of {len(window.keyframes)} keyframes reconstructed, '
             f'{len(submap.new_ids)} of them new')
 
-    def _publish(self, submap: Submap, window: Window, now_s: float) -> None:
+    def _publish(self, submap: Submap, window: Window) -> None:
         self._newest_ns = window.keyframes[-1].stamp_ns
         self._tf_output.correct(self._reconstructor.map_from_odom())
         self._tf_output.send_keyframes(submap, window.keyframes)
         self._publishers.publish_window(submap, window.keyframes)
-        self._map_changed = self._whole_changed = True
+        self._map_changed = self._path_changed = self._whole_changed = True
         if submap.new_segment:
             # Who adds up changes learns only from the whole map that the old one is gone.
             self._whole_published_s = float('-inf')
-        if now_s - self._map_published_s >= self._period_s:
-            self._publish_map()
+        self._publish_map()
         if submap.warning:
             self._reporter.warn('window_doubtful', submap.warning)
         if submap.new_segment and self._has_map:
@@ -202,7 +251,3 @@ class Mapper:
                 'new_segment', 'nothing ties a window to the map (a keyframe that both hold, '
                 'odometry, metres in both): the old map is dropped and a new one starts')
         self._has_map = True
-
-
-def _described(window: Window | None) -> str:
-    return f'a window of {len(window.keyframes)} keyframes' if window else 'publishing the map'

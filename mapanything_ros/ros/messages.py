@@ -16,12 +16,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
 import torch
 
 from mapanything_ros.core.datatypes import Array, Prediction
@@ -31,18 +32,31 @@ from mapanything_ros.ros.conversions import to_camera_info, to_cloud, to_image
 from mapanything_ros.ros.transforms import to_header, to_pose
 
 
-def keyframe_messages(view: Prediction, stamp_ns: int, frame_id: str) -> dict[str, Any]:
-    """Return the messages of a keyframe in its camera's frame by their topics' last names."""
-    header = to_header(stamp_ns, frame_id)
+def _camera_info(view: Prediction, header: Header) -> CameraInfo:
     height, width = view.depth_m.shape
-    depth_m = torch.where(view.mask, view.depth_m, torch.nan)
-    return {
-        'image': to_image(view.rgb, 'rgb8', header),
-        'camera_info': to_camera_info(view.intrinsics, width, height, header),
-        'depth': to_image(depth_m, '32FC1', header),
-        'confidence': to_image(view.confidence, '32FC1', header),
-        'points': to_cloud(pack_points(view), header),
-    }
+    return to_camera_info(view.intrinsics, width, height, header)
+
+
+def _depth(view: Prediction, header: Header) -> Image:
+    return to_image(torch.where(view.mask, view.depth_m, torch.nan), '32FC1', header)
+
+
+# By their topics' last names.
+KEYFRAME: Mapping[str, Callable[[Prediction, Header], Any]] = {
+    'image': lambda view, header: to_image(view.rgb, 'rgb8', header),
+    'camera_info': _camera_info,
+    'depth': _depth,
+    'confidence': lambda view, header: to_image(view.confidence, '32FC1', header),
+    'points': lambda view, header: to_cloud(pack_points(view), header),
+}
+
+
+def keyframe_messages(
+    view: Prediction, stamp_ns: int, frame_id: str, names: Iterable[str] = tuple(KEYFRAME),
+) -> dict[str, Any]:
+    """Return messages of a keyframe, in its camera's frame, by the names of KEYFRAME."""
+    header = to_header(stamp_ns, frame_id)
+    return {name: KEYFRAME[name](view, header) for name in names}
 
 
 def map_message(cloud: PointCloud, stamp_ns: int, map_frame: str) -> PointCloud2:

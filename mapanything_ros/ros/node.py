@@ -17,8 +17,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
-import gc
+import os
 from pathlib import Path
 import signal
 import sys
@@ -41,13 +42,14 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer, TransformListener
-import torch
 
 from mapanything_ros.core.backends.backend import create_backend
+from mapanything_ros.core.device import give_back
 from mapanything_ros.core.errors import (
     BackendUnavailableError,
     ConfigError,
     ExportError,
+    GpuLostError,
     InputError,
 )
 from mapanything_ros.core.reconstructor import Reconstructor
@@ -65,6 +67,9 @@ from mapanything_ros.ros.worker import Worker
 # How often images that wait for their transform are looked at again.
 RETRY_S = 0.02
 DIAGNOSTICS_S = 1.0
+# Exit codes: what would come again at the next start, and what a new process mends (sysexits.h).
+CANNOT_START = 1
+GPU_LOST = os.EX_TEMPFAIL
 
 
 Transition = Callable[['MapAnythingNode', LifecycleState], TransitionCallbackReturn]
@@ -96,6 +101,10 @@ class MapAnythingNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._worker: Worker | None = None
+        # What configure took, and how to give it back.
+        self._taken = ExitStack()
+        # Why the GPU is of no use to this process any more.
+        self.gpu_lost = ''
         # It answers late: it must not keep other callbacks waiting, nor go before it answered.
         self.create_service(
             Trigger, '~/reconstruct', self._on_reconstruct,
@@ -114,44 +123,57 @@ class MapAnythingNode(LifecycleNode):
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the backend; fail, with the reason logged, where it cannot run."""
-        reporter = Reporter(self.get_logger())
-        core_log = CoreLog(self.get_logger(), reporter)
-        try:
-            config = read_config(self)
-            backend = create_backend(config)
-        except Exception as error:
-            core_log.close()
-            if not isinstance(error, (ConfigError, BackendUnavailableError)):
-                raise
-            self.get_logger().error(f'cannot configure: {error}')
-            return TransitionCallbackReturn.FAILURE
-        self._config, self._backend = config, backend
-        self._reporter, self._core_log = reporter, core_log
-        # Not given the node: the original's time-jump callback raises, and its service stays.
-        self._buffer = Buffer()
-        self._listener = TransformListener(self._buffer, self)
-        self._reconstructor = Reconstructor(config, backend)
-        self._assembler = FrameAssembler(config, self._buffer, self._reporter)
-        self._outputs = Publishers(self, config.tf.map_frame)
-        self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
-        self._mapper = Mapper(
-            config, self._reconstructor, self._outputs, self._tf_output,
-            self._reporter, self.get_logger(), self.get_clock())
-        self._diagnostics = Diagnostics(self, config.backend)
-        self._paused = False
-        self._images = 0
-        self._image_s = time.monotonic()
-        self._jump = self.get_clock().create_jump_callback(
-            JumpThreshold(
-                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
-            post_callback=self._guarded(self._on_clock_jump))
-        self._offers = [
-            self.create_service(Trigger, '~/reset', self._answering(self._on_reset)),
-            self.create_service(Trigger, '~/save', self._answering(self._on_save)),
-            self.create_service(SetBool, '~/pause', self._answering(self._on_pause)),
-        ]
-        self._report_timer = self._every(DIAGNOSTICS_S, self._on_report_timer)
-        self._worker = Worker(self._mapper.work)
+        with ExitStack() as taken:
+            reporter = Reporter(self.get_logger())
+            core_log = CoreLog(self.get_logger(), reporter)
+            taken.callback(core_log.close)
+            try:
+                config = read_config(self)
+                backend = create_backend(config)
+            except GpuLostError as error:
+                self._on_gpu_lost(str(error))
+                return TransitionCallbackReturn.FAILURE
+            except (ConfigError, BackendUnavailableError) as error:
+                self.get_logger().error(f'cannot configure: {error}')
+                return TransitionCallbackReturn.FAILURE
+            taken.callback(self._forget_backend)
+            self._config, self._backend, self._reporter = config, backend, reporter
+            # Not given the node: the original's time-jump callback raises, and its service stays.
+            self._buffer = Buffer()
+            listener = TransformListener(self._buffer, self)
+            taken.callback(listener.unregister)
+            self._reconstructor = Reconstructor(config, backend)
+            self._assembler = FrameAssembler(config, self._buffer, self._reporter)
+            outputs = Publishers(self, config.tf.map_frame)
+            taken.callback(outputs.destroy, self)
+            self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
+            taken.callback(self._tf_output.destroy)
+            self._mapper = Mapper(
+                config, self._reconstructor, outputs, self._tf_output, self._reporter,
+                self.get_logger(), self.get_clock(), self._on_gpu_lost)
+            self._diagnostics = Diagnostics(self, config.backend)
+            taken.callback(self._diagnostics.destroy)
+            self._paused = False
+            self._images = 0
+            self._image_s = time.monotonic()
+            jump = self.get_clock().create_jump_callback(
+                JumpThreshold(
+                    min_forward=None, min_backward=Duration(nanoseconds=-1),
+                    on_clock_change=False),
+                post_callback=self._guarded(self._on_clock_jump))
+            taken.callback(jump.unregister)
+            for kind, name, callback in (
+                (Trigger, '~/reset', self._on_reset), (Trigger, '~/save', self._on_save),
+                (SetBool, '~/pause', self._on_pause),
+            ):
+                taken.callback(self.destroy_service, self.create_service(
+                    kind, name, self._answering(callback)))
+            taken.callback(
+                self.destroy_timer, self._every(DIAGNOSTICS_S, self._on_report_timer))
+            self._worker = Worker(self._mapper.infer, self._mapper.idle)
+            taken.callback(self._stop_worker)
+            taken.callback(self._unsubscribe)
+            self._taken = taken.pop_all()
         self.get_logger().info(
             f'backend: {backend.name} on {config.device}; poses: '
             f'{"odometry" if config.pose_source == "tf" else "from the images"}; depth input: '
@@ -209,24 +231,21 @@ class MapAnythingNode(LifecycleNode):
 
     def release(self) -> None:
         """Stop the worker and give back all that configure and activate took."""
-        if self._worker is None:
-            return
-        self._unsubscribe()
-        self._worker.stop()
+        self._taken.close()
+
+    def _stop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
         self._worker = None
-        self._jump.unregister()
-        for service in self._offers:
-            self.destroy_service(service)
-        self.destroy_timer(self._report_timer)
-        self._diagnostics.destroy()
-        self._outputs.destroy(self)
-        self._tf_output.destroy()
-        self._listener.unregister()
-        self._core_log.close()
-        # A model refers to itself: it goes, and the memory of the GPU with it, only when told to.
-        del self._mapper, self._reconstructor, self._backend
-        gc.collect()
-        torch.cuda.empty_cache()
+
+    def _forget_backend(self) -> None:
+        for name in ('_mapper', '_reconstructor', '_backend'):
+            vars(self).pop(name, None)
+        give_back()
+
+    def _on_gpu_lost(self, reason: str) -> None:
+        self.gpu_lost = reason
+        self.get_logger().fatal(f'{reason}; this process ends')
 
     # Input
 
@@ -387,7 +406,7 @@ def _folder(name: str) -> Path:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; return 1 where it cannot start."""
+    """Run the node until it is told to stop; return CANNOT_START or GPU_LOST where that is so."""
     # rclpy's own handlers would take the context away from the window in flight.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -397,13 +416,14 @@ def main(args: list[str] | None = None) -> int:
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'mapanything_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
-        return 1
+        return CANNOT_START
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    code = 0
     try:
         if node.autostart and not _started(node):
-            return 1
-        while rclpy.ok():
+            code = CANNOT_START
+        while not code and not node.gpu_lost and rclpy.ok():
             # Python sees a signal only between two waits.
             executor.spin_once(timeout_sec=0.5)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -413,7 +433,12 @@ def main(args: list[str] | None = None) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    if node.gpu_lost:
+        # Not through what still holds memory of the GPU: giving that back aborts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(GPU_LOST)
+    return code
 
 
 def _started(node: MapAnythingNode) -> bool:

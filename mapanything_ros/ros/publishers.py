@@ -22,7 +22,7 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -44,10 +44,18 @@ LATCHED = QoSProfile(
 KEYFRAME = {
     'image': Image, 'camera_info': CameraInfo, 'depth': Image, 'confidence': Image,
     'points': PointCloud2}
+OTHERS = {
+    'points': (PointCloud2, RELIABLE), 'map': (PointCloud2, LATCHED),
+    'map_updates': (PointCloud2, RELIABLE), 'path': (Path, LATCHED),
+    'pose': (PoseStamped, RELIABLE)}
 
 
 class Publishers:
-    """The node's output topics, but for TF and diagnostics; silent while the node is inactive."""
+    """
+    The node's output topics, but for TF and diagnostics; silent while the node is inactive.
+
+    Of what comes with a window, nothing is made that nobody listens to.
+    """
 
     def __init__(self, node: LifecycleNode, map_frame: str) -> None:
         self._map_frame = map_frame
@@ -55,58 +63,60 @@ class Publishers:
         create = node.create_lifecycle_publisher
         self._keyframe = {
             name: create(kind, f'~/keyframe/{name}', RELIABLE) for name, kind in KEYFRAME.items()}
-        self._points = create(PointCloud2, '~/points', RELIABLE)
-        self._map = create(PointCloud2, '~/map', LATCHED)
-        self._map_updates = create(PointCloud2, '~/map_updates', RELIABLE)
-        self._path = create(Path, '~/path', LATCHED)
-        self._pose = create(PoseStamped, '~/pose', RELIABLE)
-        self._all = [
-            *self._keyframe.values(), self._points, self._map, self._map_updates, self._path,
-            self._pose]
+        self._others = {
+            name: create(kind, f'~/{name}', quality) for name, (kind, quality) in OTHERS.items()}
 
     def destroy(self, node: LifecycleNode) -> None:
         """Give the topics back."""
-        for publisher in self._all:
+        for publisher in (*self._keyframe.values(), *self._others.values()):
             node.destroy_lifecycle_publisher(publisher)
+
+    def wanted(self, name: str) -> bool:
+        """Say whether somebody listens to a topic of OTHERS."""
+        return _heard(self._others[name])
 
     def publish_window(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
         """Publish the new keyframes of a window, each at its own stamp, and its points."""
         by_id = {keyframe.id: keyframe for keyframe in keyframes}
+        names = [name for name, publisher in self._keyframe.items() if _heard(publisher)]
         for view in submap.views:
             if view.keyframe_id in submap.new_ids:
                 keyframe = by_id[view.keyframe_id]
-                for name, message in or_on_host(partial(_messages, keyframe), [view]).items():
+                messages = or_on_host(partial(_messages, keyframe, names), [view])
+                for name, message in messages.items():
                     self._keyframe[name].publish(message)
-                self._pose.publish(to_pose(
-                    submap.map_from_camera(view), to_header(keyframe.stamp_ns, self._map_frame)))
-        newest = by_id[submap.views[-1].keyframe_id]
-        header = to_header(newest.stamp_ns, self._map_frame)
-        self._points.publish(or_on_host(partial(_cloud, submap, header), submap.views))
-
-    def map_wanted(self) -> bool:
-        """Say whether somebody listens to the whole map."""
-        return self._map.get_subscription_count() > 0
-
-    def map_updates_wanted(self) -> bool:
-        """Say whether somebody listens to what changes in the map."""
-        return self._map_updates.get_subscription_count() > 0
+                if self.wanted('pose'):
+                    self._others['pose'].publish(to_pose(
+                        submap.map_from_camera(view),
+                        to_header(keyframe.stamp_ns, self._map_frame)))
+        if self.wanted('points'):
+            newest = by_id[submap.views[-1].keyframe_id]
+            header = to_header(newest.stamp_ns, self._map_frame)
+            self._others['points'].publish(
+                or_on_host(partial(_cloud, submap, header), submap.views))
 
     def publish_map(self, cloud: PointCloud, stamp_ns: int) -> None:
         """Publish the whole map, which may be empty."""
-        self._map.publish(map_message(cloud, stamp_ns, self._map_frame))
+        self._others['map'].publish(map_message(cloud, stamp_ns, self._map_frame))
 
     def publish_map_updates(self, cloud: PointCloud, stamp_ns: int) -> None:
         """Publish what came or changed in the map, if anything."""
         if len(cloud):
-            self._map_updates.publish(map_message(cloud, stamp_ns, self._map_frame))
+            self._others['map_updates'].publish(map_message(cloud, stamp_ns, self._map_frame))
 
     def publish_path(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> None:
         """Publish the poses of all keyframes in the map, which may be none."""
-        self._path.publish(self._path_maker.message(trajectory, stamp_ns))
+        self._others['path'].publish(self._path_maker.message(trajectory, stamp_ns))
 
 
-def _messages(keyframe: Keyframe, views: Sequence[Prediction]) -> dict[str, Any]:
-    return keyframe_messages(views[0], keyframe.stamp_ns, keyframe.frame_id)
+def _heard(publisher: LifecyclePublisher) -> bool:
+    return publisher.is_activated and publisher.get_subscription_count() > 0
+
+
+def _messages(
+    keyframe: Keyframe, names: Sequence[str], views: Sequence[Prediction],
+) -> dict[str, Any]:
+    return keyframe_messages(views[0], keyframe.stamp_ns, keyframe.frame_id, names)
 
 
 def _cloud(submap: Submap, header: Header, views: Sequence[Prediction]) -> PointCloud2:

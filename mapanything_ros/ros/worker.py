@@ -12,13 +12,17 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs windows beside the callbacks, one at a time."""
+"""Runs windows beside the callbacks, in two stages that overlap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition, Thread
 from typing import Protocol
+
+# What is left to do of a piece of work; says in a sentence what came of it.
+Finish = Callable[[], str]
 
 
 class Answer(Protocol):
@@ -31,14 +35,18 @@ class Answer(Protocol):
 
 class Worker:
     """
-    A thread that works when it is woken.
+    Two threads that work when they are woken: one begins a window, one finishes that before it.
 
-    ``work(partial)`` does one piece of work and says, in a sentence, what came of it; None means
-    that there was nothing to do. It must not raise.
+    ``begin(partial)`` does the first stage of a piece of work and returns the second, or None
+    where there is nothing to do; then ``idle`` is called. The second stages run in the order of
+    the first, and at most one waits for another. None of them may raise.
     """
 
-    def __init__(self, work: Callable[[bool], str | None]) -> None:
-        self._work = work
+    def __init__(
+        self, begin: Callable[[bool], Finish | None], idle: Callable[[], None],
+    ) -> None:
+        self._begin = begin
+        self._idle = idle
         self._changed = Condition()
         self._awake = False
         self._stopping = False
@@ -60,18 +68,23 @@ class Worker:
             self._changed.notify()
 
     def stop(self) -> None:
-        """End the thread after the work in hand; requests that wait are answered."""
+        """End the threads after the work in hand; requests that wait are answered."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait():
-            while not self._stopping and self._work(False) is not None:
-                pass
-            self._answer()
-        self._answer()
+        with ThreadPoolExecutor(1, 'mapanything_finisher') as finisher:
+            last: Future[object] = finisher.submit(str)
+            while self._wait():
+                while not self._stopping and (finish := self._begin(False)) is not None:
+                    last.result()
+                    last = finisher.submit(finish)
+                if last.done():
+                    last = finisher.submit(self._idle)
+                self._answer(finisher)
+            self._answer(finisher)
 
     def _wait(self) -> bool:
         with self._changed:
@@ -79,10 +92,15 @@ class Worker:
             self._awake = False
             return not self._stopping
 
-    def _answer(self) -> None:
+    def _answer(self, finisher: ThreadPoolExecutor) -> None:
         with self._changed:
             requests, self._requests = self._requests, []
-        if requests:
-            outcome = 'the node was cleaned up' if self._stopping else self._work(True)
-            for answer in requests:
-                answer.set_result(outcome or 'nothing new to reconstruct')
+        if not requests:
+            return
+        outcome = 'the node was cleaned up'
+        if not self._stopping:
+            finish = self._begin(True)
+            # Behind what is not finished yet.
+            outcome = finisher.submit(finish or (lambda: 'nothing new to reconstruct')).result()
+        for answer in requests:
+            answer.set_result(outcome)
