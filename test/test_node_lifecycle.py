@@ -371,6 +371,31 @@ def test_a_backend_that_cannot_be_loaded(start, monkeypatch, capfd, error):
     assert state_of(robot) == UNCONFIGURED
 
 
+def test_a_configuration_that_breaks_half_way_gives_everything_back(start, monkeypatch):
+    robot = start(ODOMETRY, activate=False)
+    made = []
+
+    def create(config):
+        backend = ExactBackend()
+        backend.circle = backend
+        made.append(weakref.ref(backend))
+        return backend
+
+    monkeypatch.setattr('mapanything_ros.ros.node.create_backend', create)
+    for label in ('configure', 'cleanup'):
+        assert robot.change_state(label)
+    before = entities(robot)
+    with monkeypatch.context() as patch:
+        patch.setattr('mapanything_ros.ros.node.Diagnostics', None)
+        assert not robot.change_state('configure')
+    assert state_of(robot) == UNCONFIGURED
+    assert entities(robot) == before
+    gc.collect()
+    assert [reference() for reference in made] == [None, None]
+    for label in ('configure', 'activate'):
+        assert robot.change_state(label)
+
+
 def test_the_newest_window_wins_and_drops_are_counted(start):
     robot = prepared(start(ODOMETRY))
     in_flight(robot)
@@ -382,6 +407,32 @@ def test_the_newest_window_wins_and_drops_are_counted(start):
     robot.wait_for(lambda: robot.status()['windows'] == '3')
     assert robot.status()['keyframes_dropped'] == '3'
     assert len(robot.path(5).poses) == 5
+
+
+def test_the_next_window_is_computed_while_the_last_one_is_published(start, monkeypatch):
+    robot = prepared(start(ODOMETRY))
+    publishers = robot.node._mapper._publishers
+    publish, here, go = publishers.publish_window, threading.Event(), threading.Event()
+
+    def slow(submap, keyframes):
+        here.set()
+        assert go.wait(DEADLINE_S)
+        publish(submap, keyframes)
+
+    monkeypatch.setattr(publishers, 'publish_window', slow)
+    first = robot.see()
+    robot.wait_for(here.is_set, 'the publication')
+    robot.backend.entered.clear()
+    second = robot.see()
+    try:
+        robot.wait_for(robot.backend.entered.is_set, 'the next window')
+        assert second.stamp_ns in [k.stamp_ns for k in robot.backend.windows[-1]]
+        stamps = [stamp_of(pose) for pose in robot.heard['~/pose']]
+        assert first.stamp_ns not in stamps
+    finally:
+        go.set()
+    robot.wait_for(lambda: [stamp_of(pose) for pose in robot.heard['~/pose'][-2:]] == [
+        first.stamp_ns, second.stamp_ns], 'both, in order')
 
 
 def test_an_error_in_the_worker_does_not_end_it(start, monkeypatch):
@@ -400,6 +451,8 @@ def test_an_error_in_the_worker_does_not_end_it(start, monkeypatch):
     monkeypatch.undo()
     robot.explore(1)
     robot.path(4)
+
+
 def test_a_warning_is_logged_once_in_a_while(start):
     # The end of an earlier node of the same name would take this one off /rosout.
     gc.collect()

@@ -14,6 +14,7 @@
 
 """What the node publishes of each keyframe and of the map, against exact truth."""
 
+from collections import Counter
 from dataclasses import replace
 import itertools
 from unittest.mock import Mock
@@ -44,14 +45,15 @@ from helpers import (
     view_room,
     WIDTH,
 )
+from nav_msgs.msg import Path
 import numpy as np
 import pytest
 from rclpy.qos import ReliabilityPolicy
-from robot import LATCHED, ODOMETRY, Robot
-from sensor_msgs.msg import PointCloud2
+from robot import LATCHED, ODOMETRY, OUTPUTS, Robot
+from sensor_msgs.msg import Image, PointCloud2
 
 from mapanything_ros.core.config import MapConfig
-from mapanything_ros.ros import messages
+from mapanything_ros.ros import messages, publishers
 
 LUMA = np.array([0.299, 0.587, 0.114])
 # Where the colours of a Bayer cell's four pixels lie in RGB, row by row.
@@ -331,6 +333,45 @@ def test_a_map_that_nobody_hears_is_not_made_until_somebody_does(start, monkeypa
     assert robot.newest('~/map').width > 1000
     assert points.called
     assert not updates.called
+
+
+def test_of_what_nobody_hears_nothing_is_made(start, monkeypatch):
+    """No pixel is packed; what is asked for is made, and no more; a late path is whole."""
+    robot = start(ODOMETRY)
+    for topic in OUTPUTS:
+        if topic.startswith('~'):
+            robot.deafen(topic)
+    made = Counter()
+
+    def counted(module, name):
+        make = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *arguments: (
+            made.update([name]) or make(*arguments)))
+
+    for module, name in (
+            (messages, 'to_image'), (messages, 'to_camera_info'), (messages, 'pack_points'),
+            (messages, 'pack_cloud'), (messages, 'to_pose'), (publishers, 'pack_points'),
+            (publishers, 'to_pose'), (publishers, 'to_cloud')):
+        counted(module, name)
+    robot.mount()
+    robot.calibrate()
+
+    def explore(windows: int) -> None:
+        robot.see()
+        robot.wait_for(lambda: int(robot.status().get('windows', 0)) >= windows, 'a window')
+
+    robot.see()
+    robot.wait_for(lambda: robot.keyframes_taken() == 1)
+    explore(1)
+    explore(2)
+    assert not made, 'nobody listens'
+    robot.listen(Image, '~/keyframe/depth')
+    explore(3)
+    robot.wait_for(lambda: robot.heard['~/keyframe/depth'], 'depth')
+    assert made == {'to_image': 1}
+    robot.listen(Path, '~/path')
+    robot.path(4)
+    assert made == {'to_image': 1, 'to_pose': 4}
 
 
 def test_a_late_subscriber_gets_the_map(robot):

@@ -114,6 +114,10 @@ class Reconstructor:
                 return None
             return Window(self._window.take(), self._generation)
 
+    def is_current(self, window: Window) -> bool:
+        """Say whether the map is still the one that the window was taken for."""
+        return window.generation == self._generation
+
     def process(self, window: Window) -> Submap | None:
         """
         Reconstruct a window and add it to the map; None if the map was reset meanwhile.
@@ -136,8 +140,8 @@ class Reconstructor:
         except Exception as error:  # whatever it is, the keyframes are there
             with self._input_lock:
                 if isinstance(error, WindowTooLargeError) and error.fits:
-                    again = window.generation == self._generation
-                    self._window.shrink(error.fits, window.keyframes if again else ())
+                    self._window.shrink(
+                        error.fits, window.keyframes if self.is_current(window) else ())
                 else:
                     self._window.retry()
             raise
@@ -154,7 +158,7 @@ class Reconstructor:
         window, prediction = inferred.window, inferred.prediction
         try:
             with self._map_lock:
-                if window.generation != self._generation:
+                if not self.is_current(window):
                     return None
                 # Its place in the map, through the keyframes it shares with the last one.
                 submap = or_on_host(

@@ -101,7 +101,6 @@ class Mapper:
         self._gpu_lost = False
         # Held while publishing, so that nothing of the old map comes after a reset.
         self._lock = Lock()
-        self._generation = 0
         self._has_map = False
         # What came since the last update, since the path and since the whole map went out.
         self._map_changed = False
@@ -116,8 +115,7 @@ class Mapper:
         """Reconstruct the next window, if there is one; return what places and publishes it."""
         if self._gpu_lost:
             return None
-        with self._lock:
-            generation, window = self._generation, self._reconstructor.take(partial)
+        window = self._reconstructor.take(partial)
         if window is None:
             return None
         start_s = time.monotonic()
@@ -125,7 +123,7 @@ class Mapper:
             inferred = self._reconstructor.infer(window)
         except Exception as error:  # whatever it is, the next window may work
             return bind(str, self._failed(window, error))
-        return bind(self._place, inferred, generation, time.monotonic() - start_s)
+        return bind(self._place, inferred, time.monotonic() - start_s)
 
     def idle(self) -> None:
         """Publish what has changed and was not due, or not wanted, before."""
@@ -138,7 +136,6 @@ class Mapper:
     def reset(self) -> None:
         """Forget the map and publish that; of a window in flight nothing is published any more."""
         with self._lock:
-            self._generation += 1
             self._has_map = False
             self._reconstructor.reset()
             self._tf_output.reset(self._clock.now().nanoseconds)
@@ -209,14 +206,14 @@ class Mapper:
                 self._on_gpu_lost(str(error))
         return self._gpu_lost
 
-    def _place(self, inferred: InferredWindow, generation: int, infer_s: float) -> str:
+    def _place(self, inferred: InferredWindow, infer_s: float) -> str:
         window, start_s = inferred.window, time.monotonic()
         try:
             with self._beside():
                 submap = self._reconstructor.place(inferred)
                 placed_s = time.monotonic()
                 with self._lock:
-                    if submap is None or generation != self._generation:
+                    if submap is None or not self._reconstructor.is_current(window):
                         return 'the map was reset while the window was reconstructed'
                     self._publish(submap, window)
         except Exception as error:  # whatever it is, the next window may work

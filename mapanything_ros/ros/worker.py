@@ -77,12 +77,13 @@ class Worker:
     def _run(self) -> None:
         with ThreadPoolExecutor(1, 'mapanything_finisher') as finisher:
             last: Future[object] = finisher.submit(str)
+            idle: Future[object] = last
             while self._wait():
                 while not self._stopping and (finish := self._begin(False)) is not None:
                     last.result()
                     last = finisher.submit(finish)
-                if last.done():
-                    last = finisher.submit(self._idle)
+                if idle.done():
+                    idle = finisher.submit(self._idle)
                 self._answer(finisher)
             self._answer(finisher)
 
