@@ -31,6 +31,7 @@ from mapanything_ros.core.errors import BackendUnavailableError
 DATA = Path(__file__).parent / 'data'
 SIZE_PX = 140
 CONFIG = DATA / 'mapanything_tiny.json'
+CONFIG_V1 = DATA / 'mapanything_tiny_v1.json'
 
 
 def tiny_model() -> torch.nn.Module:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import copy
 from typing import Any
 
-from checkpoints import write_checkpoint
+from checkpoints import CONFIG, CONFIG_V1, write_checkpoint
 from helpers import camera_on_path, cast_room, K, view_room
 import numpy as np
 import pytest
@@ -53,9 +53,12 @@ SAME = 1e-5
 Outputs = list[dict[str, torch.Tensor]]
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return find_checkpoint(str(write_checkpoint(tmp_path_factory.mktemp('weights'))))
+@pytest.fixture(scope='module', params=[CONFIG, CONFIG_V1], ids=['v1.1', 'v1'])
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
+) -> Checkpoint:
+    return find_checkpoint(str(write_checkpoint(
+        tmp_path_factory.mktemp('weights'), request.param)))
 
 
 @pytest.fixture(autouse=True)
@@ -397,9 +400,8 @@ def test_compiled_blocks(checkpoint, amp, monkeypatch):
         given = views('k', window)
         assert difference(ours.forward(given), exact.forward(given)) <= SAME
         done.append(len(graphs))
-    blocks = len(ours._model.encoder.model.blocks) + len(
-        ours._model.info_sharing.self_attention_blocks)
-    assert 0 < done[0] < blocks
+    # A block of the encoder and one of the transformer: as it is, for any number of views, for one.
+    assert done[-1] <= 6, 'whatever the number of blocks'
     for window in (range(3), range(5), range(2), range(1, 6)):
         ours.forward(views('k', window))
     assert len(graphs) == done[-1], 'compiled anew for another number of views'

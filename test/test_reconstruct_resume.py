@@ -117,6 +117,23 @@ def test_a_run_that_was_killed_leaves_no_results_but_can_be_resumed(
     assert firsts[:2] == [2, 4], 'of the two windows before, the one that shares a keyframe'
 
 
+def test_a_gpu_that_is_lost_ends_the_run_which_can_be_resumed(tmp_path, run, gpu, capsys):
+    """No window after it would work; those before it count."""
+    seen = write_photos(tmp_path / 'photos', COUNT)
+
+    def lose() -> None:
+        gpu.lost = RuntimeError('CUDA error: unspecified launch failure\nCompile with')
+        raise gpu.lost
+
+    run.backend = Interrupting(3, lose)
+    assert run(tmp_path / 'photos', tmp_path / 'out', '--device', 'cuda', seen=seen) == 1
+    said = capsys.readouterr().err
+    assert 'the GPU is lost to this process (CUDA error: unspecified launch failure)' in said
+    assert 'counts again with --resume' in said and 'Traceback' not in said
+    assert len(run.backend.windows) == 2
+    assert len(list((tmp_path / '.out.part/.state/windows').iterdir())) == 2
+
+
 def test_a_window_that_was_half_written_is_done_again(tmp_path, run, whole):
     photos, seen, expected = whole
     output = tmp_path / 'out'

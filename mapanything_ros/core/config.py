@@ -140,10 +140,10 @@ class MapAnythingConfig(Checked):
         'at 518x392) and skip 40 % of the work.')
     compile: bool = option(
         False, 'Compile the transformer blocks with torch.compile, on start; wants Triton and a C '
-        'compiler. No GPU has been measured with it.')
+        'compiler. Off until a GPU has shown what it gains.')
     channels_last: bool = option(
-        False, 'Run the dense head with channels last in memory. No GPU has been measured with '
-        'it.')
+        False, 'Run the dense head with channels last in memory. Off until a GPU has shown what '
+        'it gains.')
     attention: str = option(
         'auto', "Which of torch's kernels computes attention; auto leaves that to torch.",
         choices=('auto', 'flash', 'efficient', 'cudnn', 'math'))

@@ -27,6 +27,7 @@ import torch
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, Submap
+from mapanything_ros.core.device import require_gpu
 from mapanything_ros.core.errors import (
     AlignmentError,
     ExportError,
@@ -110,7 +111,7 @@ class Reconstruction:
         Reconstruct all that there is, or all until ``stopped`` says so.
 
         Every window is done before the next image is looked at. Raises ReconstructionError, with
-        the reason, where no window could be placed.
+        the reason, where no window could be placed, and GpuLostError.
         """
         ended = self._read(stopped, tell)
         if ended != 'interrupted' and not self._process_ready(stopped, tell, partial=True):
@@ -189,6 +190,7 @@ class Reconstruction:
         except AlignmentError as error:
             report = self._lost(report, 'rejected', error)
         except Exception as error:  # whatever it is, the next window may work
+            require_gpu(torch.device(self._config.device))
             LOGGER.exception('a window failed for a reason that nobody has thought of')
             report = self._lost(report, 'failed', repr(error))
         else:

@@ -39,7 +39,13 @@ MAX_HEADER_BYTES = 100_000_000
 APACHE = 'facebook/map-anything-apache'
 NON_COMMERCIAL = 'facebook/map-anything'
 LIMITED = 'for non-commercial use alone'
-LICENCES = {APACHE: 'Apache-2.0', NON_COMMERCIAL: f'CC-BY-NC-4.0: {LIMITED}'}
+# The first version of either computes 1.8 times less and takes half the memory.
+V1 = '-v1'
+LICENCES = {
+    f'{name}{version}': licence
+    for name, licence in (
+        (APACHE, 'Apache-2.0'), (NON_COMMERCIAL, f'CC-BY-NC-4.0: {LIMITED}'))
+    for version in ('', V1)}
 
 
 @dataclass(frozen=True)

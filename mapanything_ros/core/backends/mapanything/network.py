@@ -132,6 +132,9 @@ def _compile_blocks(model: Any) -> None:
     """Compile each transformer block; all of a kind share their code."""
     for blocks in (model.encoder.model.blocks, model.info_sharing.self_attention_blocks):
         for block in blocks:
+            # uniception gives each block of DINOv2 a class of its own, made by the same code:
+            # each would be compiled by itself, until there are too many.
+            block.attn.__class__ = type(blocks[0].attn)
             run = torch.compile(block.forward, fullgraph=True)
             # Positions are a list as long as there are views, and not used: each number of views
             # would be compiled anew.
