@@ -400,7 +400,7 @@ def test_compiled_blocks(checkpoint, amp, monkeypatch):
         given = views('k', window)
         assert difference(ours.forward(given), exact.forward(given)) <= SAME
         done.append(len(graphs))
-    # A block of the encoder and one of the transformer: as it is, for any number of views, for one.
+    # One of the encoder, one of the transformer: as it is, for any number of views, for one view.
     assert done[-1] <= 6, 'whatever the number of blocks'
     for window in (range(3), range(5), range(2), range(1, 6)):
         ours.forward(views('k', window))
