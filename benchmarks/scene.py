@@ -12,18 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Rendered views of the sample room, as keyframes and as what MapAnything's network would say."""
+"""Rendered views of a room, as keyframes and as what MapAnything's network would say of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 import torch
 
+from benchmarks.box_room import BoxRoom
 from mapanything_ros.core.datatypes import Array, Keyframe
-from mapanything_ros.sample.room import Room
 
 PHOTO = (640, 480)
 # What MapAnything makes of 4:3.
@@ -33,8 +34,8 @@ STD = torch.tensor([0.229, 0.224, 0.225])
 
 
 @cache
-def room() -> Room:
-    return Room(seed=0)
+def room() -> BoxRoom:
+    return BoxRoom()
 
 
 def intrinsics(size: tuple[int, int]) -> Array:
@@ -54,14 +55,31 @@ def pose(index: int) -> Array:
     return made
 
 
-@cache
 def photo(index: int) -> np.ndarray:
     """Return the (480,640,3) picture of a place."""
-    return room().render(pose(index), intrinsics(PHOTO), *PHOTO).rgb
+    return _view(index, PHOTO)[0]
 
 
-def keyframe(index: int) -> Keyframe:
-    return Keyframe(index, index, 'camera', photo(index), intrinsics=intrinsics(PHOTO))
+def keyframe(index: int, number: int | None = None) -> Keyframe:
+    """Return a place as a keyframe with intrinsics, under its index or another number."""
+    known = index if number is None else number
+    return Keyframe(known, known, 'camera', photo(index), intrinsics=intrinsics(PHOTO))
+
+
+def posed_keyframe(index: int, number: int | None = None) -> Keyframe:
+    """Return a place as a keyframe with intrinsics, depth and pose."""
+    return replace(
+        keyframe(index, number), depth_m=_view(index, PHOTO)[1], odom_from_camera=pose(index))
+
+
+def depth_at(index: int, size: tuple[int, int]) -> np.ndarray:
+    """Return the true depth (H,W) of a place at a size (width, height), in metres."""
+    return _view(index, size)[1]
+
+
+@cache
+def _view(index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    return room().render(pose(index), intrinsics(size), *size)
 
 
 @cache
@@ -69,7 +87,7 @@ def raw_output(index: int) -> dict[str, torch.Tensor]:
     """Return what ``forward`` of MapAnything would say of a place if it knew the truth."""
     width, height = NETWORK
     k = intrinsics(NETWORK)
-    depth_m = torch.from_numpy(room().render(pose(index), k, width, height, supersample=1).depth_m)
+    depth_m = torch.from_numpy(_view(index, NETWORK)[1])
     v, u = np.mgrid[:height, :width]
     plane = np.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], np.ones_like(u)], 2)
     plane = torch.from_numpy(plane).float()
@@ -97,7 +115,6 @@ def raw_output(index: int) -> dict[str, torch.Tensor]:
 
 def model_input(index: int) -> dict[str, object]:
     """Return the view that belongs to ``raw_output``."""
-    picture = torch.from_numpy(
-        room().render(pose(index), intrinsics(NETWORK), *NETWORK, supersample=1).rgb)
+    picture = torch.from_numpy(_view(index, NETWORK)[0])
     normalised = ((picture.float() / 255 - MEAN) / STD).permute(2, 0, 1)[None].contiguous()
     return {'img': normalised, 'data_norm_type': ['dinov2']}
