@@ -5,7 +5,7 @@ VENV := .venv/bin
 # Most tests wait for messages more than they compute; a file's tests stay together.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup model demo test test-model lint bench evaluate clean
+.PHONY: help setup model gpu-kit demo test test-model lint bench evaluate clean
 
 help:
 	@echo 'make demo           make a sample bag, map it with the real node, results in out/demo'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test           run all tests; options for pytest in PYTEST_ARGS'
 	@echo 'make model          install MapAnything into .venv; MAPANYTHING_SRC=folder takes its source there'
 	@echo 'make test-model     run the tests of the backend against the real MapAnything, tiny'
+	@echo 'make gpu-kit        what python -m benchmarks.gpu needs on a GPU machine without network'
 	@echo 'make lint           ruff, mypy, package.xml'
 	@echo 'make bench          measure, results in out/bench'
 	@echo 'make evaluate       measure path, map and scale under known faults, results in out/evaluate'
@@ -24,6 +25,9 @@ setup:
 
 model:
 	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' $(PYTHON) pip_ros/bootstrap.py model
+
+gpu-kit:
+	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' $(PYTHON) pip_ros/bootstrap.py gpu-kit
 
 demo: setup
 	@$(VENV)/demo --output out/demo $(if $(BAG),--bag $(BAG)) $(DEMO_ARGS)
@@ -47,5 +51,5 @@ evaluate: setup
 	@$(VENV)/python -m benchmarks.evaluate $(EVALUATE_ARGS)
 
 clean:
-	rm -rf .venv build install log out *.egg-info pip_ros/build pip_ros/src/*.egg-info \
+	rm -rf .venv .gpu_kit build install log out *.egg-info pip_ros/build pip_ros/src/*.egg-info \
 	  .hypothesis .mypy_cache .pytest_cache .ruff_cache

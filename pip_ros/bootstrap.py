@@ -18,7 +18,8 @@ Make `.venv` with all that mapanything_ros needs, and do nothing where it is the
 Without a ROS 2 on the machine, ROS 2 Jazzy comes from PyPI wheels, tf2_msgs is generated, and
 `pip_ros` supplies the rest. Where a ROS 2 is sourced, `.venv` sees the packages of that one.
 With `model` as argument MapAnything is installed as well: from MAPANYTHING_SRC, a folder or an
-address that pip understands, else from its repository.
+address that pip understands, else from its repository. With `gpu-kit` it goes, with what it needs
+of pure Python, into a folder to be carried to a GPU machine without network.
 
 Each step leaves a stamp with a hash of what it was made from and runs again when that changes. A
 step that was interrupted installs over what it left behind. Only the standard library is used.
@@ -26,7 +27,8 @@ step that was interrupted installs over what it left behind. Only the standard l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 import ctypes
 from dataclasses import dataclass
 import hashlib
@@ -69,6 +71,12 @@ MAPANYTHING = (
     'mapanything @ git+https://github.com/facebookresearch/map-anything@'
     'f7ebafb4d8349776705aaa686cf928988d1bd7f4')
 UNICEPTION = 'uniception==0.1.7'
+GPU_KIT = ROOT / '.gpu_kit'
+# Of the needs of MapAnything's inference what is pure Python and not beside every torch; the
+# newest for Python 3.10, since nobody knows which one is there.
+PURE = (
+    'antlr4-python3-runtime==4.9.3', 'einops>=0.7,<1', 'hydra-core>=1.3,<2', 'jaxtyping==0.3.7',
+    'omegaconf>=2.3,<3', 'tqdm', 'wadler-lindig==0.1.8')
 # May change their version when the model is installed.
 NOT_CONSTRAINED = ('mapanything==', 'uniception==', 'torchvision==', 'pip==')
 # What an old pip of a distribution needs to build this package as a wheel.
@@ -114,6 +122,8 @@ def main() -> None:
         install_system_libraries(interpreter)
         with_model = 'model' in sys.argv[1:]
         run_steps(steps_for(interpreter, with_model))
+        if 'gpu-kit' in sys.argv[1:]:
+            make_gpu_kit(os.environ.get('MAPANYTHING_SRC') or MAPANYTHING)
     except SetupError as error:
         sys.exit(f'\nsetup: {error}')
     except KeyboardInterrupt:
@@ -345,11 +355,30 @@ def install_model(interpreter: Interpreter, source: str, interrupted: bool) -> N
     else:
         wanted, constraints = beside_system([MODEL_REQUIREMENTS])
     pip('-r', wanted[0], '-c', constraints, '-c', installed_versions(), interrupted=interrupted)
+    with source_to_build(source) as mapanything:
+        pip('--no-deps', UNICEPTION, mapanything, interrupted=interrupted)
+
+
+@contextmanager
+def source_to_build(source: str) -> Iterator[str]:
+    """Give a copy of a source folder, since the build writes into it, or an address as it is."""
     with tempfile.TemporaryDirectory() as scratch:
         if Path(source).is_dir():
-            # The build writes into its folder.
-            source = str(shutil.copytree(source, Path(scratch) / 'mapanything', symlinks=True))
-        pip('--no-deps', UNICEPTION, source, interrupted=interrupted)
+            yield str(shutil.copytree(source, Path(scratch) / 'mapanything', symlinks=True))
+        else:
+            yield source
+
+
+def make_gpu_kit(source: str) -> None:
+    """Make .gpu_kit anew: MapAnything and what of its needs a machine with torch may lack."""
+    shutil.rmtree(GPU_KIT, ignore_errors=True)
+    with source_to_build(source) as mapanything:
+        pip('--no-deps', '--no-compile', '--target', GPU_KIT, UNICEPTION, mapanything, *PURE)
+    for folder in (GPU_KIT / 'bin', *GPU_KIT.rglob('tests'), *GPU_KIT.rglob('__pycache__')):
+        shutil.rmtree(folder, ignore_errors=True)
+    size = sum(file.stat().st_size for file in GPU_KIT.rglob('*') if file.is_file())
+    print(f'{GPU_KIT}: {size / 1e6:.1f} MB; on the GPU machine, in this folder:\n'
+          '    PYTHONPATH=.gpu_kit python3 -m benchmarks.gpu')
 
 
 def installed_versions() -> Path:

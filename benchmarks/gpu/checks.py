@@ -54,7 +54,7 @@ class Check:
         value = '-' if self.value is None else f'{self.value:.4g} {self.unit}'.rstrip()
         if self.unit == YES:
             value, limit = ('yes' if self.value else 'no'), 'yes'
-        return f'{self.name:58} {value:>14} {limit:>12}  {verdict:5}  {self.note}'.rstrip()
+        return f'{self.name:62} {value:>12} {limit:>12}  {verdict:5}  {self.note}'.rstrip()
 
 
 class Report:

@@ -63,9 +63,10 @@ def ladder(setting: Setting, report: Report) -> None:
                 for count in sizes:
                     first += count
                     answers.append(_answer(backend, setting.window_of(count, first)))
-            name = f'{gib} GiB' if setting.cuda else f'{LADDER_VIEWS[step][0]} views at once'
+            at_once, in_ones = LADDER_VIEWS[step]
+            name = f'{gib} GiB' if setting.cuda else f'{at_once} views at once, {in_ones} in ones'
             report.add(
-                f'memory of {name}: an answer or WindowTooLargeError',
+                f'{name}: an answer or WindowTooLargeError',
                 all(answer != 'error' for answer in answers),
                 note=', '.join(f'{n} views: {a}' for n, a in zip(sizes, answers, strict=True)))
         ran_out = backend.statistics()['out_of_memory']
@@ -103,14 +104,14 @@ def many_windows(setting: Setting, report: Report) -> None:
         for name, overlapping in (('one after the other', False), ('overlapping', True)):
             run = _Run(setting, _TrueGeometry(backend))
             start_s = time.perf_counter()
-            run.drive(setting.long // 2, overlapping)
-            seconds[name] = (time.perf_counter() - start_s) / (setting.long // 2)
-            report.add(f'windows placed, {name}', run.placed == setting.long // 2, note=(
-                f'{run.placed} of {setting.long // 2}'))
+            run.drive(setting.long, overlapping)
+            seconds[name] = (time.perf_counter() - start_s) / setting.long
+            report.add(f'windows placed, {name}', run.placed == setting.long, note=(
+                f'{run.placed} of {setting.long}'))
             if run.reserved:
                 report.add(
-                    f'memory reserved after {setting.long // 2} windows against {SETTLED}, '
-                    f'{name}', run.reserved[-1] / run.reserved[0] - 1, '', GROWTH)
+                    f'growth of memory reserved, windows {SETTLED} to {setting.long}, {name}',
+                    run.reserved[-1] / run.reserved[0] - 1, '', GROWTH)
         report.add('a window, inferred and placed', 1e3 * seconds['one after the other'], 'ms')
         report.add(
             'the same where the next is inferred beside, ratio',

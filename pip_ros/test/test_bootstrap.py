@@ -205,3 +205,27 @@ def test_paths_of_the_machine_that_made_the_wheels_are_mended(setup, monkeypatch
     numpy = f'{here["purelib"]}/numpy/_core/include'
     assert exported.read_text() == f'"{here["include"]};{numpy}"'
     assert Path(here['include'], 'Python.h').exists()
+
+
+def test_the_gpu_kit_is_made_anew_of_a_copy_of_the_source_without_what_nobody_needs_there(
+        setup, tmp_path, monkeypatch, capsys):
+    source, kit = tmp_path / 'map-anything', tmp_path / '.gpu_kit'
+    source.mkdir()
+    (source / 'pyproject.toml').touch()
+    (kit / 'old').mkdir(parents=True)
+    monkeypatch.setattr(setup, 'GPU_KIT', kit)
+
+    def pip(*arguments, **options):
+        assert {'--no-deps', '--target', kit, 'uniception==0.1.7'} <= set(arguments)
+        copy = Path(next(a for a in arguments if str(a).endswith('/mapanything')))
+        assert copy != source and (copy / 'pyproject.toml').exists()
+        for folder in ('bin', 'hydra/tests', 'mapanything/models'):
+            (kit / folder).mkdir(parents=True)
+        (kit / 'mapanything' / 'model.py').write_text('x' * 2_000_000)
+
+    monkeypatch.setattr(setup, 'pip', pip)
+    setup.make_gpu_kit(str(source))
+    assert sorted(path.name for path in kit.iterdir()) == ['hydra', 'mapanything']
+    assert not list(kit.rglob('tests')) and not (source / 'build').exists()
+    said = capsys.readouterr().out
+    assert '2.0 MB' in said and 'PYTHONPATH=.gpu_kit python3 -m benchmarks.gpu' in said
