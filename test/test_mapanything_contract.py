@@ -46,6 +46,8 @@ pytestmark = pytest.mark.model
 
 CPU = torch.device('cpu')
 SIZE_PX = 140
+# Where batches are of another size.
+SAME_MASKS = 0.998
 MIXES = ('images', 'calibrated', 'posed', 'depth', 'sparse depth', 'everything', 'some of each')
 
 
@@ -272,17 +274,18 @@ def test_one_keyframe_alone(weights):
     assert np.allclose(view.world_from_camera, np.eye(4), atol=1e-9)
 
 
-def test_reused_features_change_no_bit(weights):
+def test_reused_features_change_nothing_but_last_bits(weights):
+    """On some kinds of processor a batch of another size has other ones, as on GPUs."""
     reusing = backend_of(weights, **{'mapanything.reuse_features': True})
     computing = backend_of(weights, **{'mapanything.reuse_features': False})
     for first in range(3):
         window = keyframes('everything', 3, first)
         for one, other in zip(
                 reusing.infer(window).views, computing.infer(window).views, strict=True):
-            assert torch.equal(one.depth_m, other.depth_m)
-            assert torch.equal(one.confidence, other.confidence)
-            assert torch.equal(one.mask, other.mask)
-            assert np.array_equal(one.world_from_camera, other.world_from_camera)
+            torch.testing.assert_close(one.depth_m, other.depth_m, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one.confidence, other.confidence, rtol=1e-4, atol=1e-5)
+            assert (one.mask == other.mask).float().mean() >= SAME_MASKS
+            assert np.allclose(one.world_from_camera, other.world_from_camera, atol=1e-5)
     assert reusing.statistics()['features_computed'] == 5
     assert reusing.statistics()['features_reused'] == 4
     assert 'features_reused' not in computing.statistics()
@@ -352,6 +355,10 @@ def test_predictions_are_what_infer_says(weights, mix, options):
     by_id = {int(view['instance'][0]): output for view, output in zip(views, theirs, strict=True)}
     first = np.linalg.inv(by_id[window[0].id]['camera_poses'][0].double().numpy())
     learned = not options.get('use_multiview_confidence')
+    # The package runs its pose head in the same batches; of another size they have other last
+    # bits, by which a pixel is an edge, here and there.
+    batched = 'minibatch_size' in options
+    different = 1 - SAME_MASKS if batched else 0.0 if learned else 0.01
     for view in ours.views:
         output = by_id[view.keyframe_id]
         usable = output['pts3d_cam'][0, ..., 2] > 0
@@ -360,11 +367,15 @@ def test_predictions_are_what_infer_says(weights, mix, options):
         expected = 1 - 1 / confidence if learned else confidence
         unlike = (view.confidence - expected).abs() > 1e-5
         # Whether two views agree hangs by the last bit of pose and intrinsics, here and there.
-        assert unlike.float().mean() <= (0 if learned else 0.01)
-        assert (view.mask != mask).float().mean() <= (0 if learned else 0.01)
+        assert unlike.float().mean() <= different
+        assert (view.mask != mask).float().mean() <= different
         assert mask.any() or not learned, 'the test would show nothing'
         both = view.mask & mask
-        assert torch.equal(view.depth_m[both], output['depth_z'][0, ..., 0][both])
+        depth_m = output['depth_z'][0, ..., 0][both]
+        if batched:
+            torch.testing.assert_close(view.depth_m[both], depth_m, rtol=1e-5, atol=0)
+        else:
+            assert torch.equal(view.depth_m[both], depth_m)
         pose = first @ output['camera_poses'][0].double().numpy()
         assert np.allclose(view.world_from_camera, pose, atol=1e-5)
         assert torch.equal(view.rgb, (output['img_no_norm'][0] * 255).round().byte())
