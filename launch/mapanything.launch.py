@@ -34,10 +34,10 @@ from launch_ros.actions import Node
 SHARE = Path(get_package_share_directory('mapanything_ros'))
 TRUE_OR_FALSE = ['true', 'false']
 LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
-# The node's inputs, which are remapped to the topics of the robot.
 RESPAWN_DELAY_S = 2.0
 # Exit codes that would come again: told to stop, and a start that the node has refused.
 FINAL = (0, 1)
+# The node's inputs, which are remapped to the topics of the robot.
 INPUTS = {
     'image': 'Topic of the images to map; image/compressed is taken below it.',
     'camera_info': 'Topic of the calibration that belongs to the images.',

@@ -115,7 +115,6 @@ class Network:
         finally:
             self._model._restore_original_geometric_input_config()
 
-
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         """Put our parts in the place of the model's own, for the time of a call."""
