@@ -82,9 +82,9 @@ def test_the_parameter_file_holds_every_parameter_with_its_default():
         name: type(value) for name, value in defaults.items()}
 
 
-def test_the_readme_has_every_parameter_with_its_default():
-    readme = (REPOSITORY / 'README.md').read_text()
+def test_the_parameters_page_has_every_parameter_with_its_default():
+    page = (REPOSITORY / 'docs' / 'parameters.md').read_text()
     for name, item in options(Config):
         default = str(item.default).lower() if isinstance(item.default, bool) else item.default
         text = repr(default) if isinstance(item.default, str) else str(default)
-        assert f'| `{name}` | `{text}` | {item.metadata["description"]} |' in readme
+        assert f'| `{name}` | `{text}` | {item.metadata["description"]} |' in page

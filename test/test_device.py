@@ -150,7 +150,7 @@ def test_a_window_is_inferred_on_the_chosen_gpu(weights, monkeypatch):
     ('2.5.0', True), ('2.10.0+cu130', True), ('2.13.0+cpu', True), ('3.0.0', True)])
 def test_a_torch_that_is_too_old_is_one_sentence(monkeypatch, version, enough):
     monkeypatch.setattr(torch, '__version__', version)
-    assert LEAST_TORCH == (2, 5), 'README says so, too'
+    assert LEAST_TORCH == (2, 5), 'docs/install.md says so, too'
     if enough:
         assert torch_device('cpu') == torch.device('cpu')
         return

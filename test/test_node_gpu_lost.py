@@ -127,7 +127,7 @@ def test_a_gpu_that_still_answers_is_not_given_up(robot, failure):
 
 @pytest.mark.parametrize('when', ['configure', 'run'])
 def test_the_process_ends_with_a_code_that_says_start_me_again(when):
-    assert GPU_LOST == os.EX_TEMPFAIL == 75, 'README and the launch file say so, too'
+    assert GPU_LOST == os.EX_TEMPFAIL == 75, 'docs/backends.md and the launch file say so, too'
     with private_domain():
         ended = subprocess.run(
             [sys.executable, '-c', MAIN, when], capture_output=True, text=True, timeout=60,

@@ -187,9 +187,9 @@ def test_formats_and_finishing_are_written_beside_the_map(tmp_path, run, capsys)
     assert 'multiplied by 2.0000' in capsys.readouterr().out
 
 
-def test_34_photos_become_a_clean_cloud_by_the_command_in_the_readme(
+def test_34_photos_become_a_clean_cloud_by_the_documented_command(
         tmp_path, run, monkeypatch):
-    text = (Path(__file__).parent.parent / 'README.md').read_text()
+    text = (Path(__file__).parent.parent / 'docs' / 'offline.md').read_text()
     name, *command = re.search(r'^ +(reconstruct photos .*)$', text, re.MULTILINE)[1].split()
     assert name == 'reconstruct' and '--outliers' in command
     monkeypatch.chdir(tmp_path)

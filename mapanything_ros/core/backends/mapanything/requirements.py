@@ -25,7 +25,7 @@ PACKAGE_VERSION = '1.1'
 MODULES = (
     'torch', 'mapanything', 'uniception', 'torchvision', 'timm', 'einops', 'jaxtyping', 'hydra',
     'huggingface_hub', 'safetensors', 'tqdm')
-REMEDY = 'install the model stack (make model; on a robot see README.md)'
+REMEDY = 'install the model stack (make model; on a robot see docs/install.md)'
 
 
 def missing_requirements() -> list[str]:
