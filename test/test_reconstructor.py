@@ -28,7 +28,7 @@ from mapanything_ros.core.errors import (
     ReconstructionError,
     WindowTooLargeError,
 )
-from mapanything_ros.core.reconstructor import Reconstructor
+from mapanything_ros.core.reconstructor import Reconstructor, REST_NS
 
 RGB = np.full((8, 8, 3), 50, np.uint8)
 K = np.array([[8.0, 0, 3.5], [0, 8, 3.5], [0, 0, 1]])
@@ -292,3 +292,40 @@ def test_saving_writes_what_was_mapped(reconstructor, tmp_path):
     paths = reconstructor.save(tmp_path)
     assert [path.name for path in paths] == ['map.ply', 'trajectory.tum']
     assert len((tmp_path / 'trajectory.tum').read_text().splitlines()) == 3
+
+
+def test_a_camera_that_rests_is_mapped_as_far_as_it_came(reconstructor, backend):
+    for number in range(2):
+        reconstructor.add(frame(number))
+    still = frame(1)
+    for late_ns, there in ((REST_NS - 1, []), (REST_NS, [0, 1])):
+        reconstructor.add(replace(still, stamp_ns=still.stamp_ns + late_ns))
+        drain(reconstructor)
+        assert mapped(reconstructor) == there
+
+
+def test_a_restart_does_not_wait_for_the_map_and_is_done_before_the_next_window(
+        reconstructor, monkeypatch):
+    at_work, done = threading.Event(), threading.Event()
+    close_loops = reconstructor._close_loops
+
+    def slow(*arguments):
+        at_work.set()
+        assert done.wait(10)
+        return close_loops(*arguments)
+
+    monkeypatch.setattr(reconstructor, '_close_loops', slow)
+    for number in range(3):
+        reconstructor.add(frame(number))
+    thread = threading.Thread(target=reconstructor.process, args=(reconstructor.take(),))
+    thread.start()
+    assert at_work.wait(10)
+    reconstructor.restart()
+    for number in range(10, 13):
+        reconstructor.add(frame(number))
+    window = reconstructor.take()
+    done.set()
+    thread.join(10)
+    # Nobody has cleared the map in between.
+    reconstructor.process(window)
+    assert mapped(reconstructor) == [10, 11, 12]

@@ -138,3 +138,26 @@ def test_parts_of_a_window_from_before_a_reset_do_not_come_again(window):
     assert not window.ready()
     filled(window, 2, first=9)
     assert drained(window) == [[9, 10]]
+
+
+def test_what_waits_at_a_rest_is_a_window_whatever_comes_before_it_is_taken(window):
+    for number in range(3):
+        window.add(keyframe(number))
+    window.rest()
+    window.rest()
+    window.add(keyframe(3))
+    assert window.ready() and ids(window) == [0, 1, 2]
+    assert not window.ready()
+    window.add(keyframe(4))
+    assert ids(window) == [1, 2, 3, 4]
+
+
+def test_a_rest_with_nothing_new_makes_no_window(window):
+    window.rest()
+    window.add(keyframe(0))
+    window.rest()
+    assert not window.ready(), 'one image alone is no window'
+    window.add(keyframe(1))
+    window.take()
+    window.rest()
+    assert not window.ready()

@@ -27,7 +27,7 @@ from tf2_ros import Buffer, TransformListener
 from benchmarks.evaluate.tf_faults import faults_of, parents_of
 
 # Each tick of the robot is soon a stamp of map->odom.
-SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0}
+SIMULATED = {'use_sim_time': True, 'tf.rate_hz': 100.0, 'tf.tolerance_s': 0.0}
 
 
 class TfTree:

@@ -334,7 +334,11 @@ class TfConfig(Checked):
         'that is empty), none; auto is map_to_odom with an odom_frame, else map_to_camera.',
         choices=('auto', 'map_to_odom', 'map_to_camera', 'none'))
     rate_hz: float = option(
-        20.0, 'Rate at which map->odom is sent again.', minimum=0.1, maximum=1000.0)
+        20.0, 'Rate at which map->odom, or where a camera that stands still is, is sent again.',
+        minimum=0.1, maximum=1000.0)
+    tolerance_s: float = option(
+        0.1, 'How far into the future map->odom is valid, as with AMCL, so that who asks for now '
+        'need not wait for the next one.', minimum=0.0, maximum=10.0)
     timeout_s: float = option(
         0.5, 'How long an image waits for its transform, depth and camera_info.', minimum=0.0,
         maximum=60.0)

@@ -33,6 +33,8 @@ Gray = NDArray[np.uint8]
 # Fewer tracked corners than this say nothing about the motion between two images.
 MIN_CORNERS = 12
 MAX_RETURN_PX = 1.0
+# Why a frame is none that has seen nothing new.
+PARKED = 'parked'
 # Sharpness is compared with this many frames before.
 PEERS = 15
 
@@ -116,7 +118,7 @@ class KeyframeSelector:
     def _decide(self, frame: Frame) -> Decision:
         reason = self._motion(frame)
         if reason is None:
-            return Decision(False, 'parked')
+            return Decision(False, PARKED)
         if self._blurred(frame):
             return Decision(False, 'blurred')
         return Decision(True, reason)

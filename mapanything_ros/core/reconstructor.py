@@ -43,6 +43,10 @@ from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
+# A camera that has been nowhere new for so long, by the stamps of its images, rests. Whoever holds
+# 10 s of TF and waits for the last keyframes finds them long before that.
+REST_NS = 2 * 10**9
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -64,9 +68,9 @@ class Reconstructor:
     """
     Turns frames into submaps and one map.
 
-    ``add``, ``take`` and ``statistics`` are cheap and may be called while other threads are in
-    ``infer``, which takes as long as the backend, and in ``place``. One thread may call ``infer``
-    and one ``place``, with the windows in the order in which they were taken.
+    ``add``, ``rest``, ``take``, ``restart`` and ``statistics`` are cheap and may be called while
+    other threads are in ``infer``, which takes as long as the backend, and in ``place``. One
+    thread may call ``infer`` and one ``place``, with the windows in the order of ``take``.
     """
 
     def __init__(
@@ -75,10 +79,13 @@ class Reconstructor:
         """Start an empty map; without a ``selector`` the configuration says what keyframes are."""
         self._config = config
         self._backend = backend
-        # Taking frames in never waits for the map. Where both locks are held, input comes first.
+        # Taking frames in never waits for the map.
         self._input_lock = Lock()
         self._map_lock = Lock()
+        # How often all began anew, as input and as the map know it.
         self._generation = 0
+        self._map_generation = 0
+        self._keyframe_ns = 0
         self._next_id = 0
         self._selector = selector or KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
@@ -105,7 +112,15 @@ class Reconstructor:
                 self._selector.accept(frame)
                 self._window.add(keyframe)
                 self._next_id += 1
+                self._keyframe_ns = frame.stamp_ns
+            elif frame.stamp_ns - self._keyframe_ns >= REST_NS:
+                self._window.rest()
             return decision
+
+    def rest(self) -> None:
+        """Take note that no more images come: what waits is a window, full or not."""
+        with self._input_lock:
+            self._window.rest()
 
     def take(self, partial: bool = False) -> Window | None:
         """Return the next window, None if none is ready; ``partial`` takes what there is."""
@@ -160,6 +175,7 @@ class Reconstructor:
             with self._map_lock:
                 if not self.is_current(window):
                     return None
+                self._clear_old_map()
                 # Its place in the map, through the keyframes it shares with the last one.
                 submap = or_on_host(
                     lambda views: self._alignment.place(
@@ -176,15 +192,22 @@ class Reconstructor:
                 self._window.retry()
             raise
 
-    def reset(self) -> None:
-        """Forget map, path and keyframes; a window in flight is thrown away when it is done."""
-        with self._input_lock, self._map_lock:
+    def restart(self) -> None:
+        """Forget keyframes and windows, also those in flight, at once; the map goes with clear."""
+        with self._input_lock:
             self._generation += 1
             self._selector.reset()
             self._window.clear()
-            self._clear_map()
-            self._alignment.reset()
-            self._map_counts = self._count_map()
+
+    def clear(self) -> None:
+        """Forget map and path of before the last restart, when nobody else is at them."""
+        with self._map_lock:
+            self._clear_old_map()
+
+    def reset(self) -> None:
+        """Forget map, path and keyframes."""
+        self.restart()
+        self.clear()
 
     def map_points(self) -> PointCloud:
         """Return the accumulated map."""
@@ -263,6 +286,13 @@ class Reconstructor:
     def _count_map(self) -> dict[str, int]:
         loops = self._loops.statistics() if self._loops else {}
         return {'segments': self._alignment.segments, 'map_voxels': len(self._map), **loops}
+
+    def _clear_old_map(self) -> None:
+        if self._map_generation != self._generation:
+            self._map_generation = self._generation
+            self._clear_map()
+            self._alignment.reset()
+            self._map_counts = self._count_map()
 
     def _clear_map(self) -> None:
         self._map.clear()

@@ -38,7 +38,7 @@ class KeyframeWindow:
         self._step = config.size - config.overlap
         self._patience = Patience()
         self._keyframes: deque[Keyframe] = deque()
-        # Parts of windows that were too large, before anything newer.
+        # Parts of windows that were too large, and what waited at a rest, before anything newer.
         self._parts: deque[tuple[Keyframe, ...]] = deque()
         self._fresh = 0
         self._retry = False
@@ -63,7 +63,7 @@ class KeyframeWindow:
 
     def can_take(self) -> bool:
         """Say whether there is anything new to reconstruct, full window or not."""
-        return self.ready() or self._fresh > 0 and len(self._keyframes) >= min(2, self._size)
+        return self.ready() or self._waits()
 
     def take(self) -> tuple[Keyframe, ...]:
         """Return the window, oldest keyframe first; its keyframes are not fresh any more."""
@@ -76,6 +76,12 @@ class KeyframeWindow:
     def retry(self) -> None:
         """Make the window ready again with the next keyframe: the last one taken has failed."""
         self._retry = True
+
+    def rest(self) -> None:
+        """Make a window of what waits, full or not: nothing may come for long."""
+        if self._waits():
+            self._parts.append(tuple(self._keyframes))
+            self._fresh = 0
 
     def shrink(self, size: int, taken: Sequence[Keyframe]) -> None:
         """
@@ -108,6 +114,9 @@ class KeyframeWindow:
         self._parts.clear()
         self._fresh = 0
         self._retry = False
+
+    def _waits(self) -> bool:
+        return self._fresh > 0 and len(self._keyframes) >= min(2, self._size)
 
     def _resize(self, size: int) -> None:
         self._size = size

@@ -39,6 +39,7 @@ from mapanything_ros.offline.truth import image_array, stamp_ns
 
 DIAGNOSTICS_NAME = 'mapanything: mapping'
 POLL_S = 0.05
+ASK_AGAIN_S = 5.0
 # Deep enough that no keyframe of a bag is lost while this process is busy playing.
 LOSSLESS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -162,19 +163,31 @@ class Recorder:
         client = self._node.create_client(service_type, name)
         try:
             self._wait(client.service_is_ready, timeout_s, f'there is no service {name}')
-            future = client.call_async(service_type.Request())
-            self._wait(future.done, timeout_s, f'{name} did not answer')
-            return future.result()
+            futures: list[Any] = []
+            asked_s = float('-inf')
+
+            def answered() -> Any:
+                nonlocal asked_s
+                # An answer is lost where the node does not know this client yet: what is asked
+                # here may be asked twice.
+                if time.monotonic() - asked_s > ASK_AGAIN_S:
+                    asked_s = time.monotonic()
+                    futures.append(client.call_async(service_type.Request()))
+                return next((future for future in futures if future.done()), None)
+
+            return self._wait(answered, timeout_s, f'{name} did not answer').result()
         finally:
             self._node.destroy_client(client)
 
-    def _wait(self, done: Callable[[], bool], timeout_s: float, problem: str) -> None:
+    def _wait(self, done: Callable[[], Any], timeout_s: float, problem: str) -> Any:
+        """Return what ``done`` says when that is true."""
         deadline_s = time.monotonic() + timeout_s
-        while not done():
+        while not (value := done()):
             self._check()
             if time.monotonic() > deadline_s:
                 raise DemoError(f'{problem} within {timeout_s:.0f} s')
             time.sleep(POLL_S)
+        return value
 
     def wait_for_keyframes(self, stamps: set[int], timeout_s: float) -> None:
         """Wait until all messages of these keyframes have arrived."""

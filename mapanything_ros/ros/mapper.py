@@ -78,8 +78,8 @@ class Mapper:
     """
     Takes a window, reconstructs it and publishes what it made.
 
-    ``infer`` runs in one of the worker's threads, what it returns and ``idle`` in the other;
-    ``reset`` and ``publish_map`` may be called from any.
+    ``infer`` runs in one of the worker's threads; what it returns, ``idle`` and ``clear`` in the
+    other; ``publish_map`` may be called from any.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class Mapper:
         except Exception as error:
             self._failed(None, error)
 
-    def reset(self) -> None:
-        """Forget the map and publish that; of a window in flight nothing is published any more."""
+    def clear(self) -> None:
+        """Forget the map of before the reconstructor's restart, and publish that."""
         with self._lock:
             self._has_map = False
-            self._reconstructor.reset()
+            self._reconstructor.clear()
             self._tf_output.reset(self._clock.now().nanoseconds)
             # In place of what subscribers would get that come later.
             if not self._publishers.wanted('map'):
@@ -149,7 +149,9 @@ class Mapper:
             self._publish_at_once()
 
     def publish_map(self) -> None:
-        """Publish, where somebody listens, map and path as they are now."""
+        """Publish, where somebody listens, map and path as they are now; there may be none."""
+        if not self.progress.windows:
+            return
         with self._lock:
             self._path_changed = self._whole_changed = True
             self._publish_at_once()

@@ -16,7 +16,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import wraps
 import os
@@ -41,7 +42,7 @@ from rclpy.task import Future
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
-from tf2_ros import Buffer, TransformListener
+from tf2_ros import TransformListener
 
 from mapanything_ros.core.backends.backend import create_backend
 from mapanything_ros.core.device import give_back
@@ -54,7 +55,7 @@ from mapanything_ros.core.errors import (
 )
 from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.ros.core_log import CoreLog
-from mapanything_ros.ros.diagnostics import Diagnostics, judge
+from mapanything_ros.ros.diagnostics import Diagnostics, judge, RECENT_S
 from mapanything_ros.ros.frames import FrameAssembler
 from mapanything_ros.ros.input import Input
 from mapanything_ros.ros.mapper import Mapper
@@ -62,16 +63,25 @@ from mapanything_ros.ros.parameters import check_change, declare_parameters, rea
 from mapanything_ros.ros.publishers import Publishers
 from mapanything_ros.ros.reporter import PERIOD_S, Reporter
 from mapanything_ros.ros.tf_output import TfOutput
+from mapanything_ros.ros.ticker import Ticker
+from mapanything_ros.ros.tree_buffer import TreeBuffer
 from mapanything_ros.ros.worker import Worker
 
 # How often images that wait for their transform are looked at again.
 RETRY_S = 0.02
 DIAGNOSTICS_S = 1.0
+# A clock that is set back by less is mended (NTP, two players of /clock), not a bag that begins
+# again. tf2's own buffers draw the line there, too.
+CLOCK_JUMP = Duration(seconds=-1)
 # Exit codes: what would come again at the next start, and what a new process mends (sysexits.h).
 CANNOT_START = 1
 GPU_LOST = os.EX_TEMPFAIL
 
 
+NOT_CONFIGURED = 'the node is not configured'
+
+# Whether a service did what it was asked for, and a sentence.
+Outcome = tuple[bool, str]
 Transition = Callable[['MapAnythingNode', LifecycleState], TransitionCallbackReturn]
 
 
@@ -105,13 +115,17 @@ class MapAnythingNode(LifecycleNode):
         self._taken = ExitStack()
         # Why the GPU is of no use to this process any more.
         self.gpu_lost = ''
-        # It answers late: it must not keep other callbacks waiting, nor go before it answered.
-        self.create_service(
-            Trigger, '~/reconstruct', self._on_reconstruct,
-            callback_group=ReentrantCallbackGroup())
+        # They answer late: they must not keep other callbacks waiting, nor go before that.
+        late = ReentrantCallbackGroup()
+        for name, callback in (
+            ('~/reconstruct', self._on_reconstruct), ('~/save', self._on_save),
+            ('~/reset', self._on_reset),
+        ):
+            self.create_service(Trigger, name, self._late(callback), callback_group=late)
         # What deactivate destroys; the image comes first.
         self._inputs: list[Input] = []
         self._clocks: list[Timer] = []
+        self._tf_ticker: Ticker | None = None
 
     @property
     def autostart(self) -> bool:
@@ -138,8 +152,7 @@ class MapAnythingNode(LifecycleNode):
                 return TransitionCallbackReturn.FAILURE
             taken.callback(self._forget_backend)
             self._config, self._backend, self._reporter = config, backend, reporter
-            # Not given the node: the original's time-jump callback raises, and its service stays.
-            self._buffer = Buffer()
+            self._buffer = TreeBuffer()
             listener = TransformListener(self._buffer, self)
             taken.callback(listener.unregister)
             self._reconstructor = Reconstructor(config, backend)
@@ -158,18 +171,15 @@ class MapAnythingNode(LifecycleNode):
             self._image_s = time.monotonic()
             jump = self.get_clock().create_jump_callback(
                 JumpThreshold(
-                    min_forward=None, min_backward=Duration(nanoseconds=-1),
-                    on_clock_change=False),
+                    min_forward=None, min_backward=CLOCK_JUMP, on_clock_change=False),
                 post_callback=self._guarded(self._on_clock_jump))
             taken.callback(jump.unregister)
-            for kind, name, callback in (
-                (Trigger, '~/reset', self._on_reset), (Trigger, '~/save', self._on_save),
-                (SetBool, '~/pause', self._on_pause),
-            ):
-                taken.callback(self.destroy_service, self.create_service(
-                    kind, name, self._answering(callback)))
+            taken.callback(self.destroy_service, self.create_service(
+                SetBool, '~/pause', self._on_pause))
             taken.callback(
                 self.destroy_timer, self._every(DIAGNOSTICS_S, self._on_report_timer))
+            self._saver = ThreadPoolExecutor(1, 'mapanything_saver')
+            taken.callback(self._saver.shutdown)
             self._worker = Worker(self._mapper.infer, self._mapper.idle)
             taken.callback(self._stop_worker)
             taken.callback(self._unsubscribe)
@@ -194,14 +204,15 @@ class MapAnythingNode(LifecycleNode):
             self._subscribe(Image, 'depth', self._assembler.add_depth)
         self._clocks = [
             self._every(RETRY_S, self._retry),
-            self._every(1.0 / config.tf.rate_hz, self._on_tf_timer),
         ]
         self._image_s = time.monotonic()
         self._tf_output.active = True
+        # Other nodes wait for it in vain while a callback takes its time.
+        self._tf_ticker = Ticker(1.0 / config.tf.rate_hz, self._guarded(self._on_tf_tick))
         done = super().on_activate(state)
-        if self._mapper.progress.windows:
+        if self._worker:
             # What a window that was in flight at deactivation has changed.
-            self._mapper.publish_map()
+            self._worker.finish(self._guarded(self._mapper.publish_map))
         return done
 
     @logged
@@ -257,7 +268,9 @@ class MapAnythingNode(LifecycleNode):
             source.destroy()
         for timer in self._clocks:
             self.destroy_timer(timer)
-        self._inputs, self._clocks = [], []
+        if self._tf_ticker:
+            self._tf_ticker.stop()
+        self._inputs, self._clocks, self._tf_ticker = [], [], None
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Timer:
         """Call back by the wall, so that a /clock that stands still is noticed."""
@@ -291,11 +304,12 @@ class MapAnythingNode(LifecycleNode):
     def _drain(self) -> None:
         for frame in self._assembler.frames():
             try:
-                accepted = self._reconstructor.add(frame).accepted
+                decision = self._reconstructor.add(frame)
             except InputError as error:
                 self._reporter.warn('image', str(error))
                 continue
-            if accepted and self._worker:
+            self._tf_output.follow(frame.stamp_ns, decision)
+            if decision.accepted and self._worker:
                 self._worker.wake()
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -303,38 +317,62 @@ class MapAnythingNode(LifecycleNode):
         self._assembler.reset()
         self._restart(f'the clock jumped back by {-jump.delta.nanoseconds * 1e-9:.3f} s')
 
-    def _restart(self, reason: str) -> None:
+    def _restart(self, reason: str) -> Future:
+        """Forget what came in at once, and the map when nobody is at it; return when it is."""
         self.get_logger().warning(f'the map starts again: {reason}')
-        self._mapper.reset()
+        self._reconstructor.restart()
+        cleared = Future()
+        if self._worker:
+            self._worker.finish(self._job(self._clear, cleared))
+        return cleared
+
+    def _clear(self) -> Outcome:
+        self._mapper.clear()
+        return True, 'map, path and keyframes are forgotten'
 
     # Services
 
-    def _answering(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """Keep the node alive whatever a service does, and answer that it failed."""
-        def call(request: Any, response: Any) -> Any:
+    def _late(self, answer: Callable[[], Awaitable[Outcome]]) -> Callable[[Any, Any], Any]:
+        """Make a service of what says, some time, whether it succeeded, and a sentence."""
+        async def call(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            outcome = False, NOT_CONFIGURED
             try:
-                return callback(request, response)
+                if self._worker:
+                    outcome = await answer()
             except Exception as error:
                 self.get_logger().error(traceback.format_exc())
-                response.success, response.message = False, f'it failed: {error!r}'
-                return response
+                outcome = False, f'it failed: {error!r}'
+            response.success, response.message = outcome
+            return response
         return call
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._assembler.reset()
-        self._restart('asked for by ~/reset')
-        response.success, response.message = True, 'map, path and keyframes are forgotten'
-        return response
+    def _job(self, work: Callable[[], Outcome], done: Future) -> Callable[[], None]:
+        """Make of a piece of work what another thread can do."""
+        def job() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:
+                done.set_exception(error)
+        return job
 
-    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_reset(self) -> Outcome:
+        self._assembler.reset()
+        outcome: Outcome = await self._restart('asked for by ~/reset')
+        return outcome
+
+    async def _on_save(self) -> Outcome:
+        saved = Future()
+        self._saver.submit(self._job(self._save, saved))
+        outcome: Outcome = await saved
+        return outcome
+
+    def _save(self) -> Outcome:
         try:
             paths = self._reconstructor.save(_folder(self._config.output.directory))
-            response.success = True
-            response.message = 'wrote ' + ', '.join(str(path) for path in paths)
         except ExportError as error:
             self.get_logger().error(f'cannot save: {error}')
-            response.success, response.message = False, str(error)
-        return response
+            return False, str(error)
+        return True, 'wrote ' + ', '.join(str(path) for path in paths)
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
@@ -342,26 +380,23 @@ class MapAnythingNode(LifecycleNode):
         response.message = 'paused: images are ignored' if self._paused else 'mapping goes on'
         return response
 
-    async def _on_reconstruct(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        if self._worker is None:
-            response.success, response.message = False, 'the node is not configured'
-            return response
+    async def _on_reconstruct(self) -> Outcome:
         answer = Future()
         progress = self._mapper.progress
         windows = progress.windows
-        self._worker.request(answer)
-        response.message = await answer
-        response.success = progress.windows > windows
-        return response
+        if self._worker:
+            self._worker.request(answer)
+        sentence: str = await answer
+        return progress.windows > windows, sentence
 
     # Timers
 
-    def _on_tf_timer(self) -> None:
-        self._tf_output.send_map_from_odom(self.get_clock().now().nanoseconds)
+    def _on_tf_tick(self) -> None:
+        self._tf_output.tick(self.get_clock().now().nanoseconds)
 
     def _on_report_timer(self) -> None:
+        if time.monotonic() - self._image_s > RECENT_S:
+            self._reconstructor.rest()
         if self._worker:
             # Somebody may listen to the map only now, or its time may have come.
             self._worker.wake()

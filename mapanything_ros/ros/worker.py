@@ -51,6 +51,7 @@ class Worker:
         self._awake = False
         self._stopping = False
         self._requests: list[Answer] = []
+        self._finisher = ThreadPoolExecutor(1, 'mapanything_finisher')
         self._thread = Thread(target=self._run, name='mapanything_worker')
         self._thread.start()
 
@@ -67,25 +68,29 @@ class Worker:
             self._awake = True
             self._changed.notify()
 
+    def finish(self, job: Callable[[], object]) -> None:
+        """Do a job, which must not raise, behind the second stages that have begun."""
+        self._finisher.submit(job)
+
     def stop(self) -> None:
         """End the threads after the work in hand; requests that wait are answered."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        self._finisher.shutdown()
 
     def _run(self) -> None:
-        with ThreadPoolExecutor(1, 'mapanything_finisher') as finisher:
-            last: Future[object] = finisher.submit(str)
-            idle: Future[object] = last
-            while self._wait():
-                while not self._stopping and (finish := self._begin(False)) is not None:
-                    last.result()
-                    last = finisher.submit(finish)
-                if idle.done():
-                    idle = finisher.submit(self._idle)
-                self._answer(finisher)
-            self._answer(finisher)
+        last: Future[object] = self._finisher.submit(str)
+        idle: Future[object] = last
+        while self._wait():
+            while not self._stopping and (finish := self._begin(False)) is not None:
+                last.result()
+                last = self._finisher.submit(finish)
+            if idle.done():
+                idle = self._finisher.submit(self._idle)
+            self._answer()
+        self._answer()
 
     def _wait(self) -> bool:
         with self._changed:
@@ -93,7 +98,7 @@ class Worker:
             self._awake = False
             return not self._stopping
 
-    def _answer(self, finisher: ThreadPoolExecutor) -> None:
+    def _answer(self) -> None:
         with self._changed:
             requests, self._requests = self._requests, []
         if not requests:
@@ -102,6 +107,7 @@ class Worker:
         if not self._stopping:
             finish = self._begin(True)
             # Behind what is not finished yet.
-            outcome = finisher.submit(finish or (lambda: 'nothing new to reconstruct')).result()
+            outcome = self._finisher.submit(
+                finish or (lambda: 'nothing new to reconstruct')).result()
         for answer in requests:
             answer.set_result(outcome)
