@@ -100,7 +100,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 name,
                 default_value='',
-                choices=['', *TRUE_OR_FALSE] if kind(parameter) is bool else None,
+                choices=['', *TRUE_OR_FALSE] if is_bool(parameter) else None,
                 description=description,
             )
             for name, (parameter, description) in PARAMETERS.items()
@@ -139,14 +139,11 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*arguments, OpaqueFunction(function=start, args=[names])])
 
 
-def kind(parameter: str) -> type:
-    """Return the type of a parameter, without which a frame `on` would be taken for a bool."""
-    if parameter == 'use_sim_time':
-        return bool
-    value = DEFAULTS
+def is_bool(parameter: str) -> bool:
+    value = {'use_sim_time': False, **DEFAULTS}
     for key in parameter.split('.'):
         value = value[key]
-    return type(value)
+    return isinstance(value, bool)
 
 
 def start(context: LaunchContext, names: list[str]) -> list[LaunchDescriptionEntity]:
@@ -187,12 +184,15 @@ def mapping_node(given: dict[str, str]) -> Node:
     )  # fmt: skip
 
 
-def parameters(given: dict[str, str]) -> dict[str, ParameterValue]:
-    return {
-        parameter: ParameterValue(given[name], value_type=kind(parameter))
-        for name, (parameter, _) in PARAMETERS.items()
-        if given[name]
-    }
+def parameters(given: dict[str, str]) -> dict[str, bool | ParameterValue]:
+    values: dict[str, bool | ParameterValue] = {}
+    for name, (parameter, _) in PARAMETERS.items():
+        if given[name] and is_bool(parameter):
+            values[parameter] = given[name] == 'true'
+        elif given[name]:
+            # As a string, whatever YAML would take it for: a frame may be called `on`.
+            values[parameter] = ParameterValue(given[name], value_type=str)
+    return values
 
 
 def into_namespace(given: dict[str, str]) -> list[tuple[str, str]]:
