@@ -134,9 +134,10 @@ class Installed:
             (folder / 'share/mapanything_ros' / name).symlink_to(SHARE / name)
 
     def add(self, package: str, executable: str, script: str) -> None:
-        for name in (f'lib/{package}', f'share/{package}', 'share/ament_index/resource_index/packages'):
+        index = 'share/ament_index/resource_index/packages'
+        for name in (f'lib/{package}', f'share/{package}', index):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        (self._folder / 'share/ament_index/resource_index/packages' / package).touch()
+        (self._folder / index / package).touch()
         file = self._folder / 'lib' / package / executable
         file.write_text(script)
         file.chmod(0o755)
@@ -247,10 +248,10 @@ def test_the_demo_tells_the_node_what_fits_its_bag(installed):
     with suppress(AssertionError):
         installed.run([installed.included('demo.launch.py', bag='bag', rviz='false')])
     told = installed.report()
-    assert told['parameters'] == {**to_values(Config()), **{
-        'backend': 'colmap', 'device': 'cpu', 'image_transport': 'compressed',
-        'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base_link',
-        'use_sim_time': True}}
+    assert told['parameters'] == {
+        **to_values(Config()), 'backend': 'colmap', 'device': 'cpu', 'use_sim_time': True,
+        'image_transport': 'compressed', 'pose_source': 'tf', 'tf.odom_frame': 'odom',
+        'tf.base_frame': 'base_link'}
     assert told['topics']['image/compressed'] == '/camera/color/image_raw/compressed'
 
 
@@ -286,7 +287,7 @@ def test_a_node_of_a_group_starts_again_in_its_namespace(installed):
 # RViz
 
 
-def test_rviz_is_in_the_namespace_and_shows_topics_of_the_node(installed):
+def test_rviz_is_in_the_namespace_of_the_node(installed):
     installed.add('rviz2', 'rviz2', STAND_IN)
     installed.launch(rviz='true', namespace='robot1', map_frame='robot1/map', use_sim_time='true')
     told = installed.report('rviz2/rviz2')
