@@ -41,7 +41,6 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Timer
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 import yaml
 
@@ -184,15 +183,12 @@ def mapping_node(given: dict[str, str]) -> Node:
     )  # fmt: skip
 
 
-def parameters(given: dict[str, str]) -> dict[str, bool | ParameterValue]:
-    values: dict[str, bool | ParameterValue] = {}
-    for name, (parameter, _) in PARAMETERS.items():
-        if given[name] and is_bool(parameter):
-            values[parameter] = given[name] == 'true'
-        elif given[name]:
-            # As a string, whatever YAML would take it for: a frame may be called `on`.
-            values[parameter] = ParameterValue(given[name], value_type=str)
-    return values
+def parameters(given: dict[str, str]) -> dict[str, bool | str]:
+    return {
+        parameter: given[name] == 'true' if is_bool(parameter) else given[name]
+        for name, (parameter, _) in PARAMETERS.items()
+        if given[name]
+    }
 
 
 def into_namespace(given: dict[str, str]) -> list[tuple[str, str]]:
@@ -204,8 +200,10 @@ def rviz(given: dict[str, str]) -> LaunchDescriptionEntity:
         get_package_prefix('rviz2')
     except PackageNotFoundError:
         distro = os.environ.get('ROS_DISTRO', '<distro>')
-        return LogInfo(msg='rviz:=true, but rviz2 is not installed here (sudo apt install '
-                           f'ros-{distro}-rviz2): the node runs without it')
+        return LogInfo(
+            msg='rviz:=true, but rviz2 is not installed here (sudo apt install '
+            f'ros-{distro}-rviz2): the node runs without it'
+        )
     frame = ['-f', given['map_frame']] if given['map_frame'] else []
     return Node(
         package='rviz2',
