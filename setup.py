@@ -34,7 +34,8 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
-        (f'share/{PACKAGE}/config', glob('config/*')),
+        (f'share/{PACKAGE}/config', glob('config/*.*')),
+        (f'share/{PACKAGE}/config/cameras', glob('config/cameras/*')),
         (f'share/{PACKAGE}/launch', glob('launch/*')),
     ],
     entry_points={

@@ -22,12 +22,10 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
-SHARE = Path(get_package_share_directory('mapanything_ros'))
+LAUNCH = Path(get_package_share_directory('mapanything_ros')) / 'launch'
 TRUE_OR_FALSE = ['true', 'false']
 # The node starts up in this time, so that it misses nothing of the bag.
 DELAY_S = '5'
@@ -42,8 +40,8 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             'params_file',
-            default_value=str(SHARE / 'config' / 'mapanything.yaml'),
-            description='YAML file with the parameters of the node.',
+            default_value='',
+            description='YAML file with the parameters of the node that are to be changed.',
         ),
         DeclareLaunchArgument(
             'image',
@@ -95,31 +93,10 @@ def generate_launch_description() -> LaunchDescription:
             description='Show map, points, path and keyframes in RViz.',
         ),
     ]
-    node = Node(
-        package='mapanything_ros',
-        executable='mapanything_node',
-        name='mapanything',
-        parameters=[
-            LaunchConfiguration('params_file'),
-            {
-                'backend': 'colmap',
-                'device': 'cpu',
-                'image_transport': LaunchConfiguration('image_transport'),
-                'pose_source': LaunchConfiguration('pose_source'),
-                'tf.odom_frame': LaunchConfiguration('odom_frame'),
-                'tf.base_frame': LaunchConfiguration('base_frame'),
-                'use_depth': LaunchConfiguration('use_depth'),
-                'use_sim_time': True,
-            },
-        ],
-        remappings=[
-            ('image', LaunchConfiguration('image')),
-            ('image/compressed', [LaunchConfiguration('image'), '/compressed']),
-            ('camera_info', LaunchConfiguration('camera_info')),
-            ('depth', LaunchConfiguration('depth')),
-        ],
-        output='screen',
-        emulate_tty=True,
+    # It shares the arguments above.
+    node = IncludeLaunchDescription(
+        str(LAUNCH / 'mapanything.launch.py'),
+        launch_arguments={'backend': 'colmap', 'device': 'cpu', 'use_sim_time': 'true'}.items(),
     )
     bag = ExecuteProcess(
         cmd=[
@@ -128,12 +105,4 @@ def generate_launch_description() -> LaunchDescription:
         ],
         output='screen',
     )  # fmt: skip
-    rviz = Node(
-        package='rviz2',
-        executable='rviz2',
-        name='rviz',
-        arguments=['-d', str(SHARE / 'config' / 'mapanything.rviz')],
-        parameters=[{'use_sim_time': True}],
-        condition=IfCondition(LaunchConfiguration('rviz')),
-    )
-    return LaunchDescription([*arguments, node, bag, rviz])
+    return LaunchDescription([*arguments, node, bag])

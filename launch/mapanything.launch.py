@@ -17,21 +17,36 @@ Start the mapping node, and RViz when asked to.
 
 The node brings itself up (its `autostart` parameter); no transition is driven from here. Where it
 dies, as with a GPU that is lost to its process, it is started again.
+
+Parameters come from the node's defaults, then the camera's preset, then params_file, then the
+arguments below, the last one winning; an argument that is not given (empty) changes nothing.
 """
 
 from __future__ import annotations
 
+from functools import partial
+import json
+import os
 from pathlib import Path
+import sys
+from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    get_package_prefix,
+    get_package_share_directory,
+    PackageNotFoundError,
+)
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, LogInfo, TimerAction
-from launch.conditions import IfCondition
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, TimerAction
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
+import yaml
 
-SHARE = Path(get_package_share_directory('mapanything_ros'))
+CONFIG = Path(get_package_share_directory('mapanything_ros')) / 'config'
+DEFAULTS = yaml.safe_load((CONFIG / 'mapanything.yaml').read_text())['/**']['ros__parameters']
+CAMERAS = sorted(file.stem for file in (CONFIG / 'cameras').glob('*.yaml'))
 TRUE_OR_FALSE = ['true', 'false']
 LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 RESPAWN_DELAY_S = 2.0
@@ -43,29 +58,62 @@ INPUTS = {
     'camera_info': 'Topic of the calibration that belongs to the images.',
     'depth': 'Topic of depth images registered to the images, where use_depth is set.',
 }
-
-USE_SIM_TIME = {'use_sim_time': LaunchConfiguration('use_sim_time')}
+# By argument: the parameter that it sets, and what it does.
+PARAMETERS = {
+    'backend': ('backend', 'What reconstructs: mapanything or colmap.'),
+    'device': ('device', 'Where the backend runs: cuda, cuda:<number> or cpu.'),
+    'image_transport': ('image_transport', 'How images come: raw or compressed.'),
+    'use_camera_info': ('use_camera_info', 'Wait for the calibration.'),
+    'rectified': ('rectified', 'The images are rectified already.'),
+    'use_depth': ('use_depth', 'Use the depth images.'),
+    'pose_source': ('pose_source', 'Camera poses: from odometry in tf, or none (estimated).'),
+    'pose_use': ('pose_use', 'Odometry: fixed, or a prior that the images correct.'),
+    'map_frame': ('tf.map_frame', 'Frame of the map.'),
+    'odom_frame': ('tf.odom_frame', 'Frame of the odometry.'),
+    'base_frame': ('tf.base_frame', 'Frame of the robot.'),
+    'use_sim_time': ('use_sim_time', 'Take the time from /clock, as a simulator gives it.'),
+}
+# ROS names these absolutely; as relative names they fall into the namespace.
+TF_REMAPPINGS = [('/tf', 'tf'), ('/tf_static', 'tf_static')]
+DIAGNOSTICS_REMAPPING = ('/diagnostics', 'diagnostics')
 
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
-            'params_file',
-            default_value=str(SHARE / 'config' / 'mapanything.yaml'),
-            description='YAML file with the parameters of the node.',
+            'camera',
+            default_value='',
+            choices=['', *CAMERAS],
+            description="Take topics and parameters that fit this camera's driver.",
         ),
         DeclareLaunchArgument(
-            'namespace', default_value='', description='Namespace of the node and its topics.'
+            'params_file',
+            default_value='',
+            description='YAML file with the parameters of the node that are to be changed.',
         ),
         *(
-            DeclareLaunchArgument(topic, default_value=topic, description=description)
+            DeclareLaunchArgument(topic, default_value='', description=description)
             for topic, description in INPUTS.items()
         ),
+        *(
+            DeclareLaunchArgument(
+                name,
+                default_value='',
+                choices=['', *TRUE_OR_FALSE] if is_bool(parameter) else None,
+                description=description,
+            )
+            for name, (parameter, description) in PARAMETERS.items()
+        ),
         DeclareLaunchArgument(
-            'use_sim_time',
+            'namespace',
+            default_value='',
+            description='Namespace of the node, its topics, TF, diagnostics and RViz.',
+        ),
+        DeclareLaunchArgument(
+            'global_tf',
             default_value='false',
             choices=TRUE_OR_FALSE,
-            description='Take the time from /clock, as a simulator or a replayed bag needs it.',
+            description='Leave TF out of the namespace, for robots that share one tree.',
         ),
         DeclareLaunchArgument(
             'rviz',
@@ -86,45 +134,95 @@ def generate_launch_description() -> LaunchDescription:
             description='How much the node logs.',
         ),
     ]
-    rviz = Node(
-        package='rviz2',
-        executable='rviz2',
-        name='rviz',
-        namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', str(SHARE / 'config' / 'mapanything.rviz')],
-        parameters=[USE_SIM_TIME],
-        condition=IfCondition(LaunchConfiguration('rviz')),
-    )
-    return LaunchDescription([*arguments, mapping_node(), rviz])
+    names = [argument.name for argument in arguments]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start, args=[names])])
 
 
-def mapping_node() -> Node:
+def is_bool(parameter: str) -> bool:
+    value = {'use_sim_time': False, **DEFAULTS}
+    for key in parameter.split('.'):
+        value = value[key]
+    return isinstance(value, bool)
+
+
+def start(context: LaunchContext, names: list[str]) -> list[LaunchDescriptionEntity]:
+    # Read once: when the node is started again, a group that it was launched in has ended.
+    given = {name: LaunchConfiguration(name).perform(context) for name in names}
+    outer = context.launch_configurations.get('ros_namespace')
+    given['namespace'] = make_namespace_absolute(prefix_namespace(outer, given['namespace']))
+    shown = given['rviz'] == 'true'
+    return [mapping_node(given), *([rviz(given)] if shown else [])]
+
+
+def mapping_node(given: dict[str, str]) -> Node:
+    preset: dict[str, dict[str, Any]] = {'topics': {}, 'parameters': {}}
+    if given['camera']:
+        preset = yaml.safe_load((CONFIG / 'cameras' / f'{given["camera"]}.yaml').read_text())
+    topics = {**preset['topics'], **{name: given[name] for name in INPUTS if given[name]}}
+    if 'image' in topics:
+        # A remapping holds for one name only, not for the names below it.
+        topics['image/compressed'] = topics['image'] + '/compressed'
+    # As -p, for launch writes a dictionary under the full name of the node, and that would win
+    # over the /** of a params_file.
+    below = [f'{name}:={json.dumps(value)}' for name, value in preset['parameters'].items()]
+    above = parameters(given)
     return Node(
         package='mapanything_ros',
         executable='mapanything_node',
         name='mapanything',
-        namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), USE_SIM_TIME],
-        remappings=[
-            *((topic, LaunchConfiguration(topic)) for topic in INPUTS),
-            # A remapping holds for one name only, not for the names below it.
-            ('image/compressed', [LaunchConfiguration('image'), '/compressed']),
+        namespace=given['namespace'],
+        ros_arguments=[
+            '--log-level', given['log_level'], *(part for rule in below for part in ('-p', rule))
         ],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        parameters=[part for part in (given['params_file'], above) if part],
+        remappings=[*topics.items(), *into_namespace(given)],
         output='screen',
-        emulate_tty=True,
-        on_exit=start_again,
+        # Colours where somebody looks, but not in a file or in the log of a container.
+        emulate_tty=sys.stdout.isatty(),
+        on_exit=partial(start_again, given),
+    )  # fmt: skip
+
+
+def parameters(given: dict[str, str]) -> dict[str, bool | str]:
+    return {
+        parameter: given[name] == 'true' if is_bool(parameter) else given[name]
+        for name, (parameter, _) in PARAMETERS.items()
+        if given[name]
+    }
+
+
+def into_namespace(given: dict[str, str]) -> list[tuple[str, str]]:
+    return [DIAGNOSTICS_REMAPPING, *([] if given['global_tf'] == 'true' else TF_REMAPPINGS)]
+
+
+def rviz(given: dict[str, str]) -> LaunchDescriptionEntity:
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError:
+        distro = os.environ.get('ROS_DISTRO', '<distro>')
+        return LogInfo(
+            msg='rviz:=true, but rviz2 is not installed here (sudo apt install '
+            f'ros-{distro}-rviz2): the node runs without it'
+        )
+    frame = ['-f', given['map_frame']] if given['map_frame'] else []
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        name='rviz',
+        namespace=given['namespace'],
+        arguments=['-d', str(CONFIG / 'mapanything.rviz'), *frame],
+        parameters=[{'use_sim_time': given['use_sim_time'] == 'true'}],
+        remappings=into_namespace(given),
     )
 
 
 def start_again(
-    event: ProcessExited, context: LaunchContext
+    given: dict[str, str], event: ProcessExited, context: LaunchContext
 ) -> list[LaunchDescriptionEntity] | None:
     """Start the node again where that may help; launch's own respawn does not look at the code."""
-    wanted = LaunchConfiguration('respawn').perform(context) == 'true'
-    if event.returncode in FINAL or context.is_shutdown or not wanted:
+    if event.returncode in FINAL or context.is_shutdown or given['respawn'] == 'false':
         return None
     return [
         LogInfo(msg=f'mapanything_node died and starts again in {RESPAWN_DELAY_S:g} s'),
-        TimerAction(period=RESPAWN_DELAY_S, actions=[mapping_node()]),
+        TimerAction(period=RESPAWN_DELAY_S, actions=[mapping_node(given)]),
     ]

@@ -134,12 +134,14 @@ def _starter() -> Iterator[Callable[..., Robot]]:
     """Give each node a DDS domain of its own, and a backend that knows the truth or is created."""
     def make(
         parameters: dict[str, object] | None = None,
-        create: Callable[[Config], Backend] | None = None, **options: object,
+        create: Callable[[Config], Backend] | None = None, domain: int | None = None,
+        **options: object,
     ) -> Robot:
         backend = ExactBackend()
         patch.setattr(
             'mapanything_ros.ros.node.create_backend', create or (lambda config: backend))
-        domain = stack.enter_context(domain_id(random_domain))
+        if domain is None:
+            domain = stack.enter_context(domain_id(random_domain))
         contexts = [stack.enter_context(context(domain)) for _ in range(2)]
         robot = Robot(*contexts, backend, parameters or {}, **options)
         stack.callback(robot.close)

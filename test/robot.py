@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 import time
@@ -79,6 +79,7 @@ class Robot:
     """
     Runs the node in a thread, in its own participant, and talks to it as other nodes would.
 
+    ``remappings`` hold for both, which then share a namespace.
     The stamps of ``see`` rise from a minute ago, with all nine digits in use.
     """
 
@@ -86,16 +87,18 @@ class Robot:
         self, context: Context, peer_context: Context, backend: ExactBackend,
         parameters: dict[str, Any], activate: bool = True,
         reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+        remappings: Sequence[str] = (),
     ) -> None:
+        rules = ['--ros-args', *(part for rule in remappings for part in ('-r', rule))]
         self._sensors = QoSProfile(depth=10, reliability=reliability)
         self.backend = backend
         self.parameters = {**QUICK, **parameters}
-        self.node = MapAnythingNode(context=context, parameter_overrides=[
+        self.node = MapAnythingNode(context=context, cli_args=rules, parameter_overrides=[
             Parameter(name, value=value) for name, value in self.parameters.items()])
         self.crash: BaseException | None = None
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
-        self.peer = Node('peer', context=peer_context)
+        self.peer = Node('peer', context=peer_context, cli_args=rules)
         self._peer_executor = SingleThreadedExecutor(context=peer_context)
         self._peer_executor.add_node(self.peer)
         self.heard: dict[str, list[Any]] = defaultdict(list)
@@ -132,13 +135,13 @@ class Robot:
         if qos is None:
             qos = LATCHED if topic in ('~/map', '~/path') else QoSProfile(depth=100)
         subscription = self.peer.create_subscription(
-            kind, topic.replace('~', '/mapanything'), self.heard[topic].append, qos)
+            kind, topic.replace('~', 'mapanything'), self.heard[topic].append, qos)
         if connected:
             self.wait_for(subscription.get_publisher_count, topic)
 
     def deafen(self, topic: str) -> None:
         """Listen to a topic of the node no more, and wait until the node knows."""
-        name = topic.replace('~', '/mapanything')
+        name = self.peer.resolve_topic_name(topic.replace('~', 'mapanything'))
         for subscription in [s for s in self.peer.subscriptions if s.topic_name == name]:
             self.peer.destroy_subscription(subscription)
         self.wait_for(lambda: self.node.count_subscribers(name) == 0, topic)
@@ -198,7 +201,7 @@ class Robot:
         self.wait_for(connected, 'the inputs')
         senders = {publisher.topic_name: publisher for publisher in self.node.publishers}
         for output in self.peer.subscriptions:
-            if output.topic_name.startswith('/mapanything/'):
+            if '/mapanything/' in output.topic_name:
                 self.wait_for(output.get_publisher_count, output.topic_name)
                 # What is sent before the node, too, knows of the other side is lost.
                 self.wait_for(

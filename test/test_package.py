@@ -86,6 +86,7 @@ def test_all_files_say_the_same_version(manifest):
 def test_the_share_folder_holds_what_the_launch_files_name():
     share = Path(get_package_share_directory('mapanything_ros'))
     for name in ('package.xml', 'config/mapanything.yaml', 'config/mapanything.rviz',
+                 'config/cameras/realsense.yaml',
                  'launch/mapanything.launch.py', 'launch/demo.launch.py'):  # fmt: skip
         assert (share / name).read_bytes() == (ROOT / name).read_bytes(), name
 
