@@ -337,7 +337,7 @@ class TfConfig(Checked):
         20.0, 'Rate at which map->odom, or where a camera that stands still is, is sent again.',
         minimum=0.1, maximum=1000.0)
     tolerance_s: float = option(
-        0.1, 'How far into the future map->odom is valid, as with AMCL, so that who asks for now '
+        0.2, 'How far into the future map->odom is valid, as with AMCL, so that who asks for now '
         'need not wait for the next one.', minimum=0.0, maximum=10.0)
     timeout_s: float = option(
         0.5, 'How long an image waits for its transform, depth and camera_info.', minimum=0.0,
