@@ -19,8 +19,8 @@ import threading
 import weakref
 
 from helpers import distance_to_room, ExactBackend, image, ODOM_FROM_WORLD, stamp_of, transformed
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import open3d
 import pytest
@@ -47,7 +47,7 @@ def entities(robot: Robot) -> dict[str, int]:
 
 
 def workers() -> int:
-    return sum(thread.name == 'mapanything_worker' for thread in threading.enumerate())
+    return sum(thread.name.startswith('mapanything_') for thread in threading.enumerate())
 
 
 def prepared(robot: Robot) -> Robot:
@@ -476,3 +476,45 @@ def test_a_warning_is_logged_once_in_a_while(start):
     lines = [log for log in robot.heard['/rosout'] if 'frame_id' in log.msg]
     assert len(lines) == 1
     assert (lines[0].name, lines[0].level) == ('mapanything', 30), 'a warning'
+
+
+# A manager of lifecycle nodes
+
+
+STATE_AFTER = {
+    Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+    Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+    Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: State.PRIMARY_STATE_FINALIZED}
+
+
+def test_a_manager_as_nav2_s_brings_the_node_up_pauses_resumes_and_ends_it(start):
+    """By numbers, and with the state asked for after each (nav2_lifecycle_manager)."""
+    robot = start(ODOMETRY, activate=False)
+
+    def change(*transitions: int) -> None:
+        for number in transitions:
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert robot.call(ChangeState, 'change_state', request).success
+            state = robot.call(GetState, 'get_state').current_state
+            assert state.id == STATE_AFTER[number]
+
+    change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    robot.wait_for_connections()
+    prepared(robot)
+    robot.path(2)
+    # Pause and resume.
+    change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
+    robot.wait_for_connections()
+    robot.explore(1)
+    robot.path(3)
+    # Reset, startup and shutdown.
+    change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    robot.wait_for_connections()
+    prepared(robot)
+    robot.wait_for(lambda: len(robot.newest('~/path').poses) == 2, 'the new map')
+    change(
+        Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
