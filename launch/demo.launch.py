@@ -114,7 +114,6 @@ def generate_launch_description() -> LaunchDescription:
         ],
         remappings=[
             ('image', LaunchConfiguration('image')),
-            ('image/compressed', [LaunchConfiguration('image'), '/compressed']),
             ('camera_info', LaunchConfiguration('camera_info')),
             ('depth', LaunchConfiguration('depth')),
         ],

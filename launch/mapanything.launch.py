@@ -41,7 +41,7 @@ FINAL = (0, 1)
 INPUTS = {
     'image': 'Topic of the images to map; image/compressed is taken below it.',
     'camera_info': 'Topic of the calibration that belongs to the images.',
-    'depth': 'Topic of depth images registered to the images, where use_depth is set.',
+    'depth': 'Topic of the depth images, where use_depth is set.',
 }
 
 USE_SIM_TIME = {'use_sim_time': LaunchConfiguration('use_sim_time')}
@@ -107,8 +107,6 @@ def mapping_node() -> Node:
         parameters=[LaunchConfiguration('params_file'), USE_SIM_TIME],
         remappings=[
             *((topic, LaunchConfiguration(topic)) for topic in INPUTS),
-            # A remapping holds for one name only, not for the names below it.
-            ('image/compressed', [LaunchConfiguration('image'), '/compressed']),
         ],
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         output='screen',

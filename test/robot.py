@@ -86,12 +86,15 @@ class Robot:
         self, context: Context, peer_context: Context, backend: ExactBackend,
         parameters: dict[str, Any], activate: bool = True,
         reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+        remappings: dict[str, str] | None = None,
     ) -> None:
         self._sensors = QoSProfile(depth=10, reliability=reliability)
         self.backend = backend
         self.parameters = {**QUICK, **parameters}
-        self.node = MapAnythingNode(context=context, parameter_overrides=[
-            Parameter(name, value=value) for name, value in self.parameters.items()])
+        rules = [part for rule in (remappings or {}).items() for part in ('-r', ':='.join(rule))]
+        self.node = MapAnythingNode(
+            context=context, cli_args=['--ros-args', *rules], parameter_overrides=[
+                Parameter(name, value=value) for name, value in self.parameters.items()])
         self.crash: BaseException | None = None
         self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self.node)
