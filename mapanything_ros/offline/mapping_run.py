@@ -79,8 +79,11 @@ def map_bag(
         'camera_info': topics.camera_info}
     inputs = [topics.image, topics.camera_info]
     if parameters['use_depth'] and topics.depth:
-        remappings['depth'] = topics.depth
+        remappings['depth/compressedDepth' if topics.depth_compressed else 'depth'] = topics.depth
         inputs.append(topics.depth)
+        if topics.depth_camera_info and topics.depth_camera_info not in inputs:
+            remappings['depth/camera_info'] = topics.depth_camera_info
+            inputs.append(topics.depth_camera_info)
     transforms = [t for t in ('/tf_static', '/tf') if t in bag.topics and (with_tf or t != '/tf')]
     log = output / 'node.log'
     use_large_shared_memory(output / 'fastdds.xml')
