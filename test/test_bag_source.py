@@ -39,8 +39,10 @@ from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.bag_source import BagSource
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import TopicNames
-from mapanything_ros.offline.truth import choose_depth, COMPRESSED_IMAGE, IMAGE
+from mapanything_ros.offline.truth import choose_depth, COMPRESSED_IMAGE, IMAGE, read_depth
 
+LATE_NS = 3_000_000
+PACKED_DEPTH = '/cam/stereo/depth/compressedDepth'
 IMAGE_FROM_DEPTH = rigid(Rotation.from_euler('y', -1, degrees=True), [0.015, 0.0, 0.0])
 ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
 
@@ -118,13 +120,15 @@ def test_depth_as_a_camera_beside_that_of_the_image_records_it(tmp_path):
     for view in seen:
         depth_m = view_room(view.world_from_camera @ IMAGE_FROM_DEPTH, k, 80, 60)[1]
         png = cv2.imencode('.png', np.rint(1000 * depth_m).astype(np.uint16))[1].tobytes()
-        messages.append(('/cam/stereo/depth/compressedDepth', view.stamp_ns + 3_000_000, (
+        messages.append((PACKED_DEPTH, view.stamp_ns + LATE_NS, (
             CompressedImage(
-                header=header(view.stamp_ns + 3_000_000, 'depth_optical'),
+                header=header(view.stamp_ns + LATE_NS, 'depth_optical'),
                 format='16UC1; compressedDepth png', data=bytes(12) + png))))
     notices = Notices(print)
     messages.sort(key=lambda item: item[1])
-    bag = source(write_bag(tmp_path / 'bag', messages), {'use_depth': True}, notices)
+    path = write_bag(tmp_path / 'bag', messages)
+    bag = source(path, {'use_depth': True}, notices)
+    assert bag.inputs()['depth_topic'] == PACKED_DEPTH
     frames = list(bag.frames())
     assert [frame.stamp_ns for frame in frames] == [view.stamp_ns for view in seen]
     for frame, view in zip(frames, seen, strict=True):
@@ -133,6 +137,10 @@ def test_depth_as_a_camera_beside_that_of_the_image_records_it(tmp_path):
         assert known.sum() > 0.9 * (view.depth_m > 0).sum()
         assert np.median(np.abs(found_m[known] / view.depth_m[known] - 1)) < 0.01
     assert not notices.counts
+    read = dict(read_depth(path, PACKED_DEPTH, 'depth_optical', lambda stamp: True))
+    assert len(read) == 6
+    assert np.abs(read[seen[0].stamp_ns + LATE_NS] - view_room(
+        seen[0].world_from_camera @ IMAGE_FROM_DEPTH, k, 80, 60)[1]).max() <= 0.00051
 
 
 def test_the_images_of_a_recording_that_starts_again_are_left_out(tmp_path):

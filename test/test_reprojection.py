@@ -141,11 +141,12 @@ def test_nothing_is_seen_of_nothing_or_of_what_is_behind(image_from_depth):
     assert not reproject_depth(depth_m, k, image_from_depth, k, (height, width)).any()
 
 
-def test_depth_that_cannot_be_measured_does_not_take_all_the_memory():
-    k, width, height = TINY
+@pytest.mark.parametrize('focal_px', [20, 150])
+@pytest.mark.parametrize('shift', [0.0, -1e-30, 0.01])
+def test_depth_that_cannot_be_measured_is_unknown(focal_px, shift):
+    k, width, height = camera(focal_px, 160, 120)
     depth_m = np.full((height, width), 3e38, np.float32)
     depth_m[::2] = 1e-30
-    for shift in (0.0, -1e-30, 0.01):
-        found = reproject_depth(
-            depth_m, k, rigid(Rotation.identity(), [shift, 0, shift]), k, (height, width))
-        assert not np.isnan(found).any()
+    there = rigid(Rotation.from_euler('y', 30, degrees=True), [shift, 0, shift])
+    found_m = reproject_depth(depth_m, k, there, k, (height, width))
+    assert found_m.max() < 0.02, 'nothing but what the camera stands in front of'

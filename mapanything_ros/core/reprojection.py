@@ -28,8 +28,8 @@ from mapanything_ros.core.datatypes import Array
 MARGIN_PX = 0.1
 # A point this many times nearer to the image's camera than to its own covers no more.
 MAX_MAGNIFICATION = 4.0
-# What is nearer to the image's camera is not seen.
-NEAR_M = 0.001
+# What is nearer to the image's camera is not seen, and what is farther is no measurement.
+NEAR_M, FAR_M = 0.001, 1e6
 
 
 def reproject_depth(
@@ -44,31 +44,36 @@ def reproject_depth(
     with fill_upsampling_holes, each pixel covers as much of the image as it sees, and of several
     the nearest counts; what no pixel sees stays unknown.
     """
-    height, width = size
-    v, u = (torch.from_numpy(index) for index in np.nonzero(depth_m > 0))
-    z = torch.from_numpy(depth_m[depth_m > 0]).double()
-    rays = torch.stack([(u - k[0, 2]) / k[0, 0], (v - k[1, 2]) / k[1, 1], torch.ones_like(z)])
-    turn, shift = torch.from_numpy(image_from_depth[:3, :3]), image_from_depth[:3, 3]
-    x, y, there_z = turn @ (rays * z) + torch.from_numpy(shift)[:, None]
-    ahead = there_z > NEAR_M
-    x, y, z, there_z = x[ahead], y[ahead], z[ahead], there_z[ahead]
-    growth = (z / there_z).clamp(max=MAX_MAGNIFICATION)
+    z = torch.from_numpy(depth_m)
+    # A pixel's ray in the image's camera, times the depth, and on from where its camera is.
+    rays = image_from_depth[:3, :3] @ np.linalg.inv(k)
+    v, u = torch.arange(z.shape[0])[:, None], torch.arange(z.shape[1])
+    x, y, there_m = (
+        z * (float(ray[0]) * u + (float(ray[1]) * v + float(ray[2]))) + float(shift)
+        for ray, shift in zip(rays, image_from_depth[:3, 3], strict=True))
+    seen = (z > 0) & (there_m > NEAR_M) & (z < FAR_M)
+    x, y, z, there_m = x[seen], y[seen], z[seen], there_m[seen]
+    growth = (z / there_m).clamp(max=MAX_MAGNIFICATION)
 
     def covered(position: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the first and the last column (row) that each point covers."""
+        """Return the first and the last column (row) of the image that each point covers."""
         share = image_k[axis, axis] * (
             abs(image_from_depth[axis, 0]) / k[0, 0] + abs(image_from_depth[axis, 1]) / k[1, 1])
-        half = (0.5 * share * growth).clamp(min=0.5) + MARGIN_PX
-        return torch.ceil(position - half).long(), torch.ceil(position + half).long() - 1
+        half = (growth * float(0.5 * share)).clamp(min=0.5) + MARGIN_PX
+        last = size[1 - axis] - 1
+        return (
+            torch.ceil(position - half).clamp(0, last + 1).long(),
+            (torch.ceil(position + half) - 1).clamp(-1, last).long())
 
-    left, right = covered(image_k[0, 0] * x / there_z + image_k[0, 2], 0)
-    top, bottom = covered(image_k[1, 1] * y / there_z + image_k[1, 2], 1)
-    nearest = torch.full((height * width,), torch.inf)
-    there_m = there_z.float()
-    for down in range(int((bottom - top).max()) + 1 if len(top) else 0):
-        for along in range(int((right - left).max()) + 1):
-            row, column = top + down, left + along
-            hit = (row <= bottom) & (column <= right) & (row >= 0) & (row < height) & (
-                column >= 0) & (column < width)
-            nearest.scatter_reduce_(0, (row * width + column)[hit], there_m[hit], 'amin')
-    return torch.where(nearest.isinf(), 0.0, nearest).view(height, width).numpy()
+    left, right = covered(x / there_m * float(image_k[0, 0]) + float(image_k[0, 2]), 0)
+    top, bottom = covered(y / there_m * float(image_k[1, 1]) + float(image_k[1, 2]), 1)
+    nearest = torch.full((size[0] * size[1],), torch.inf)
+    inside = (left <= right) & (top <= bottom)
+    cell, there_m = (top * size[1] + left)[inside], there_m[inside]
+    across, deep = (right - left)[inside], (bottom - top)[inside]
+    for down in range(int(deep.max()) + 1 if len(deep) else 0):
+        row = cell + deep.clamp(max=down) * size[1]
+        for along in range(int(across.max()) + 1):
+            # Who covers less is counted twice: cheaper than to be left out.
+            nearest.scatter_reduce_(0, row + across.clamp(max=along), there_m, 'amin')
+    return torch.where(nearest.isinf(), 0.0, nearest).view(size).numpy()

@@ -245,16 +245,17 @@ class FrameAssembler:
             return SensedDepth(message, camera, None)
         if camera is None:
             raise NotYetError(
-                'no_depth_camera_info', f'depth is in {depth_frame}, so not registered to the '
-                f'image in {frame_id}, and no camera_info of {depth_frame} comes: remap '
+                'no_depth_camera_info', f'depth is in {depth_frame!r}, so not registered to the '
+                f'image in {frame_id!r}, and no camera_info of {depth_frame!r} comes: remap '
                 'depth/camera_info to it, or depth to registered depth')
         try:
             return SensedDepth(
                 message, camera, lookup(self._buffer, frame_id, depth_frame, image.stamp_ns))
         except (TransformException, ValueError) as error:
             raise NotYetError(
-                'no_depth_transform', f'depth is in {depth_frame}, so not registered to the image '
-                f'in {frame_id}, and TF does not tie the two: {str(error).strip()}') from error
+                'no_depth_transform', f'depth is in {depth_frame!r}, so not registered to the '
+                f'image in {frame_id!r}, and TF does not tie the two: {str(error).strip()}'
+            ) from error
 
     def _transform(self, target: str, frame_id: str, stamp_ns: int) -> Array | None:
         if not target:
