@@ -54,9 +54,9 @@ RESPAWN_DELAY_S = 2.0
 FINAL = (0, 1)
 # The node's inputs, which are remapped to the topics of the robot.
 INPUTS = {
-    'image': 'Topic of the images to map; image/compressed is taken below it.',
+    'image': 'Topic of the images to map; compressed ones are below it.',
     'camera_info': 'Topic of the calibration that belongs to the images.',
-    'depth': 'Topic of depth images registered to the images, where use_depth is set.',
+    'depth': 'Topic of the depth images, where use_depth is set.',
 }
 # By argument: the parameter that it sets, and what it does.
 PARAMETERS = {
@@ -66,6 +66,7 @@ PARAMETERS = {
     'use_camera_info': ('use_camera_info', 'Wait for the calibration.'),
     'rectified': ('rectified', 'The images are rectified already.'),
     'use_depth': ('use_depth', 'Use the depth images.'),
+    'depth_transport': ('depth_transport', 'How depth comes: raw or compressedDepth.'),
     'pose_source': ('pose_source', 'Camera poses: from odometry in tf, or none (estimated).'),
     'pose_use': ('pose_use', 'Odometry: fixed, or a prior that the images correct.'),
     'map_frame': ('tf.map_frame', 'Frame of the map.'),
@@ -159,9 +160,6 @@ def mapping_node(given: dict[str, str]) -> Node:
     if given['camera']:
         preset = yaml.safe_load((CONFIG / 'cameras' / f'{given["camera"]}.yaml').read_text())
     topics = {**preset['topics'], **{name: given[name] for name in INPUTS if given[name]}}
-    if 'image' in topics:
-        # A remapping holds for one name only, not for the names below it.
-        topics['image/compressed'] = topics['image'] + '/compressed'
     # As -p, for launch writes a dictionary under the full name of the node, and that would win
     # over the /** of a params_file.
     below = [f'{name}:={json.dumps(value)}' for name, value in preset['parameters'].items()]

@@ -14,17 +14,36 @@
 
 """A bag's images become frames with all that the bag knows of them, none left out."""
 
-from helpers import BASE_FROM_CAMERA, camera_info, K, ODOM_FROM_WORLD
+import cv2
+from helpers import (
+    BASE_FROM_CAMERA,
+    camera_info,
+    halved,
+    header,
+    K,
+    ODOM_FROM_WORLD,
+    rigid,
+    transform,
+    view_room,
+)
 import numpy as np
 import pytest
 from recordings import messages_of, seen_on_path, STEP_NS, write_bag
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CompressedImage
+from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.bag_source import BagSource
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import TopicNames
+from mapanything_ros.offline.truth import choose_depth, COMPRESSED_IMAGE, IMAGE, read_depth
 
+LATE_NS = 3_000_000
+PACKED_DEPTH = '/cam/stereo/depth/compressedDepth'
+IMAGE_FROM_DEPTH = rigid(Rotation.from_euler('y', -1, degrees=True), [0.015, 0.0, 0.0])
 ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
 
 
@@ -75,7 +94,7 @@ def test_images_before_the_first_transform_are_given_up_with_a_reason(tmp_path):
     assert 'check tf.odom_frame' in notices.first['no_transform']
 
 
-def test_images_whose_depth_was_lost_are_given_up_with_a_reason(tmp_path):
+def test_images_whose_depth_was_lost_are_passed_over_and_counted(tmp_path):
     seen = seen_on_path(12)
     lost = seen[4].stamp_ns + STEP_NS // 2
     messages = [item for item in messages_of(seen) if (item[0], item[1]) != ('/cam/depth', lost)]
@@ -83,7 +102,45 @@ def test_images_whose_depth_was_lost_are_given_up_with_a_reason(tmp_path):
     bag = source(write_bag(tmp_path / 'bag', messages), {'use_depth': True}, notices)
     assert [frame.stamp_ns for frame in bag.frames()] == [
         view.stamp_ns for view in seen if view is not seen[4]]
-    assert notices.counts == {'no_depth': 1}
+    assert notices.counts == {'without_depth': 1}
+    assert '1 of 12 images have no depth' in notices.first['without_depth']
+
+
+def test_depth_as_a_camera_beside_that_of_the_image_records_it(tmp_path):
+    """Compressed, 3 ms late, half as large, in its own frame, with its own calibration and TF."""
+    k = halved(K)
+    seen = seen_on_path(6)
+    messages = messages_of(seen, leave_out=['/cam/depth'])
+    info = camera_info(k, 80, 60)
+    info.header.frame_id = 'depth_optical'
+    messages += [
+        ('/cam/stereo/camera_info', seen[0].stamp_ns, info),
+        ('/tf_static', seen[0].stamp_ns - 1, TFMessage(transforms=[
+            transform(IMAGE_FROM_DEPTH, header(1), 'depth_optical')]))]
+    for view in seen:
+        depth_m = view_room(view.world_from_camera @ IMAGE_FROM_DEPTH, k, 80, 60)[1]
+        png = cv2.imencode('.png', np.rint(1000 * depth_m).astype(np.uint16))[1].tobytes()
+        messages.append((PACKED_DEPTH, view.stamp_ns + LATE_NS, (
+            CompressedImage(
+                header=header(view.stamp_ns + LATE_NS, 'depth_optical'),
+                format='16UC1; compressedDepth png', data=bytes(12) + png))))
+    notices = Notices(print)
+    messages.sort(key=lambda item: item[1])
+    path = write_bag(tmp_path / 'bag', messages)
+    bag = source(path, {'use_depth': True}, notices)
+    assert bag.inputs()['depth_topic'] == PACKED_DEPTH
+    frames = list(bag.frames())
+    assert [frame.stamp_ns for frame in frames] == [view.stamp_ns for view in seen]
+    for frame, view in zip(frames, seen, strict=True):
+        found_m = frame.keyframe(0).depth_m
+        known = (found_m > 0) & (view.depth_m > 0)
+        assert known.sum() > 0.9 * (view.depth_m > 0).sum()
+        assert np.median(np.abs(found_m[known] / view.depth_m[known] - 1)) < 0.01
+    assert not notices.counts
+    read = dict(read_depth(path, PACKED_DEPTH, 'depth_optical', lambda stamp: True))
+    assert len(read) == 6
+    assert np.abs(read[seen[0].stamp_ns + LATE_NS] - view_room(
+        seen[0].world_from_camera @ IMAGE_FROM_DEPTH, k, 80, 60)[1]).max() <= 0.00051
 
 
 def test_the_images_of_a_recording_that_starts_again_are_left_out(tmp_path):
@@ -120,3 +177,28 @@ def test_a_bag_whose_topic_is_empty_says_so(tmp_path):
     bag = write_bag(tmp_path / 'bag', messages_of(seen_on_path(2), leave_out=['/cam/image']))
     with pytest.raises(InputError, match='--image-topic'):
         source(bag, {})
+
+
+@pytest.mark.parametrize(('topics', 'chosen'), [
+    (['/c/depth/raw', '/c/color/raw'], '/c/depth/raw'),
+    (['/c/depth/raw', '/c/depth/raw/compressedDepth', '/c/depth/raw/compressed'], '/c/depth/raw'),
+    (['/c/depth/raw', '/c/aligned_depth/raw'], '/c/aligned_depth/raw'),
+    (['/c/depth/raw', '/c/aligned_depth/raw/compressedDepth', '/c/aligned_depth/raw/compressed'],
+     '/c/aligned_depth/raw/compressedDepth'),
+    (['/c/stereo/raw/compressedDepth', '/c/color/raw/compressed'],
+     '/c/stereo/raw/compressedDepth'),
+    (['/c/color/raw'], None)])
+def test_registered_depth_is_preferred_and_of_one_depth_the_raw(topics, chosen):
+    bag = Bag('bag')
+    bag.topics = {topic: COMPRESSED_IMAGE if 'compressed' in topic else IMAGE for topic in topics}
+    assert choose_depth(bag, '') == (chosen, 'compressedDepth' in (chosen or ''))
+    if chosen:
+        assert choose_depth(bag, chosen) == choose_depth(bag, '')
+
+
+def test_which_depth_is_asked_where_that_is_not_clear():
+    bag = Bag('bag')
+    bag.topics = dict.fromkeys(['/a/depth', '/b/depth'], IMAGE)
+    with pytest.raises(InputError, match='choose with --depth-topic'):
+        choose_depth(bag, '')
+    assert choose_depth(bag, '/b/depth') == ('/b/depth', False)

@@ -27,7 +27,7 @@ import pytest
 from mapanything_ros.cli.demo import main
 from mapanything_ros.cli.sample import write_sample
 from mapanything_ros.core.config import WindowConfig
-from mapanything_ros.offline.mapping_run import Pace, read_tum
+from mapanything_ros.offline.mapping_run import Pace, read_tum, remappings_of
 from mapanything_ros.offline.node_process import (
     DemoError,
     NodeProcess,
@@ -35,6 +35,7 @@ from mapanything_ros.offline.node_process import (
     ros_arguments,
     use_large_shared_memory,
 )
+from mapanything_ros.offline.truth import Topics
 
 # Small and quick; what is tested here is the way through the node, not the backend.
 QUICK = ['--set', 'colmap.width_px=96', '--set', 'colmap.planes=48', '--set', 'map.voxel_m=0.05']
@@ -134,6 +135,19 @@ def test_parameters_become_yaml_that_ros_reads_as_meant():
     assert arguments == [
         '--ros-args', '-p', 'use_depth:=true', '-p', "tf.odom_frame:=''", '-p', 'size:=6',
         '-r', 'image:=/camera/image']
+
+
+@pytest.mark.parametrize(('topics', 'expected'), [
+    (Topics('/c/raw', False, '/c/camera_info', '/d/raw'),
+     {'image': '/c/raw', 'camera_info': '/c/camera_info', 'depth': '/d/raw'}),
+    (Topics('/c/jpeg', True, '/c/camera_info', '/d/png', True, '/d/camera_info'),
+     {'image/compressed': '/c/jpeg', 'camera_info': '/c/camera_info',
+      'depth/compressedDepth': '/d/png', 'depth/camera_info': '/d/camera_info'}),
+    (Topics('/c/raw', False, '/c/camera_info', None),
+     {'image': '/c/raw', 'camera_info': '/c/camera_info'})])
+def test_the_node_is_given_the_topics_of_the_bag_by_its_own_names(topics, expected):
+    assert remappings_of(topics, use_depth=True) == expected
+    assert not [name for name in remappings_of(topics, use_depth=False) if 'depth' in name]
 
 
 def test_demos_share_no_domain_with_each_other_or_with_tests_of_ros(monkeypatch):

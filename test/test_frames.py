@@ -33,11 +33,15 @@ from tf2_ros import Buffer
 
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.ros.depths import MAX_KEPT
 from mapanything_ros.ros.frames import FrameAssembler, MAX_WAITING
 from mapanything_ros.ros.reporter import Reporter
 
 START_NS = 1_700_000_000_123_456_789
 SECOND_NS = 10**9
+MS = 10**6
+DEPTH_FRAME = 'depth_optical'
+DEPTH_K = np.array([[59.0, 0.0, 38.4], [0.0, 60.5, 30.8], [0.0, 0.0, 1.0]])
 WITH_ODOMETRY = {'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base'}
 
 
@@ -57,9 +61,10 @@ class Bench:
         return self.assembler.add_image(
             message or image(picture, 'rgb8', stamp_ns), START_NS + 3600 * SECOND_NS)
 
-    def add_depth(self, stamp_ns: int) -> None:
-        self.assembler.add_depth(
-            image(np.full((120, 160), 2500, np.uint16), '16UC1', stamp_ns))
+    def add_depth(self, stamp_ns: int, mm: int = 2500, frame_id: str = FRAME) -> None:
+        message = image(np.full((120, 160), mm, np.uint16), '16UC1', stamp_ns)
+        message.header.frame_id = frame_id
+        self.assembler.add_depth(message)
 
     def move(self, stamp_ns: int) -> None:
         self.buffer.set_transform(
@@ -88,15 +93,130 @@ def test_an_image_waits_for_its_calibration(bench):
     assert not bench.reporter.counts
 
 
-def test_an_image_waits_for_its_depth_of_the_same_stamp(bench):
+@pytest.fixture
+def with_depth(bench):
+    """Give a bench that wants depth and has the calibration of the image."""
     bench = bench(use_depth=True)
     bench.assembler.add_camera_info(camera_info())
-    bench.add(START_NS)
-    bench.add_depth(START_NS + 1)
-    assert bench.stamps() == []
-    bench.add_depth(START_NS)
-    [frame] = bench.assembler.frames()
+    return bench
+
+
+def test_an_image_takes_depth_of_its_own_stamp_at_once(with_depth):
+    with_depth.add(START_NS)
+    with_depth.add_depth(START_NS - 33 * MS)
+    assert with_depth.stamps() == []
+    with_depth.add_depth(START_NS)
+    [frame] = with_depth.assembler.frames()
     assert np.allclose(frame.keyframe(0).depth_m, 2.5)
+
+
+@pytest.mark.parametrize(('offsets_ms', 'nearest'), [
+    ([3], 0), ([-3, 30], 0), ([-16, 15], 1), ([-9, 9.5], 0), ([-16, -2, 1, 14], 2)])
+def test_an_image_takes_the_nearest_depth_within_the_slop(with_depth, offsets_ms, nearest):
+    with_depth.add(START_NS)
+    for number, offset_ms in enumerate(offsets_ms):
+        with_depth.add_depth(START_NS + round(offset_ms * MS), 1000 + number)
+    [frame] = with_depth.assembler.frames()
+    assert np.allclose(frame.keyframe(0).depth_m, 1 + nearest / 1000)
+
+
+def test_depth_before_the_image_is_taken_when_newer_depth_or_none_comes(with_depth):
+    """A nearer one may still be on its way."""
+    with_depth.add_depth(START_NS - 3 * MS)
+    with_depth.add(START_NS)
+    assert with_depth.stamps() == []
+    with_depth.add_depth(START_NS + 30 * MS)
+    assert with_depth.stamps() == [START_NS]
+    with_depth.add(START_NS + 33 * MS)
+    assert with_depth.stamps() == []
+    with_depth.clock_s += 1.01
+    assert with_depth.stamps() == [START_NS + 33 * MS]
+    assert not with_depth.reporter.counts
+
+
+def test_an_image_between_two_depths_is_passed_over_at_once_and_counted(with_depth):
+    with_depth.add_depth(START_NS)
+    with_depth.add(START_NS + 33 * MS)
+    with_depth.add(START_NS + 66 * MS)
+    assert with_depth.stamps() == []
+    with_depth.add_depth(START_NS + 67 * MS)
+    assert with_depth.stamps() == [START_NS + 66 * MS]
+    assert with_depth.assembler.without_depth == 1
+    assert not with_depth.reporter.counts
+
+
+@pytest.mark.parametrize('offset_ms', [50, -40])
+def test_depth_that_never_fits_is_reported_with_its_distance(bench, offset_ms):
+    bench = bench(use_depth=True)
+    bench.assembler.add_camera_info(camera_info())
+    for step in range(12):
+        stamp_ns = START_NS + step * SECOND_NS // 2
+        bench.add_depth(stamp_ns + offset_ms * MS)
+        bench.add(stamp_ns)
+        bench.add_depth(stamp_ns + offset_ms * MS + SECOND_NS // 4)
+        assert bench.stamps() == []
+    assert bench.reporter.counts == {'depth_apart': 1}
+    assert f'{abs(offset_ms) / 1000:.3f} s off' in bench.reporter.latest
+    assert 'depth_slop_s' in bench.reporter.latest
+
+
+@pytest.mark.parametrize('wrong_ns', [10**18, -3600 * SECOND_NS])
+def test_one_depth_image_with_a_wrong_stamp_does_no_harm_for_long(with_depth, wrong_ns):
+    with_depth.add_depth(START_NS + wrong_ns)
+    for step in range(2):
+        with_depth.add_depth(START_NS + step * 33 * MS)
+    with_depth.add(START_NS + 66 * MS)
+    assert with_depth.stamps() == []
+    with_depth.add_depth(START_NS + 67 * MS)
+    assert with_depth.stamps() == [START_NS + 66 * MS]
+
+
+def used(
+    bench, *, image_hz=30, depth_hz=30, off_ms=0.0, jitter_ms=0.0, late_ms=5.0, images=300,
+) -> tuple[int, float]:
+    """
+    Feed a stream; return how many images were used, and how many seconds they waited, on average.
+
+    Depth is stamped ``off_ms`` (and jitter) after the image and comes ``late_ms`` after its own
+    time; what waits is looked at for each image and every 20 ms, as the node does.
+    """
+    image_ns = [START_NS + round(step * 1e9 / image_hz) for step in range(images)]
+    count = int(images * depth_hz / image_hz) + depth_hz
+    offsets_ms = off_ms + np.random.default_rng(0).uniform(-jitter_ms, jitter_ms, count)
+    depth_ns = [
+        START_NS + round(step * 1e9 / depth_hz + offset_ms * MS)
+        for step, offset_ms in enumerate(offsets_ms)]
+    events = [(stamp_ns + round(late_ms * MS), 1, stamp_ns) for stamp_ns in depth_ns]
+    events += [(stamp_ns + 5 * MS, 2, stamp_ns) for stamp_ns in image_ns]
+    events += [(now_ns, 3, 0) for now_ns in range(START_NS, image_ns[-1] + SECOND_NS, 20 * MS)]
+    waited_s = []
+    for now_ns, kind, stamp_ns in sorted(events):
+        bench.clock_s = (now_ns - START_NS) * 1e-9
+        if kind == 1:
+            bench.add_depth(stamp_ns)
+            continue
+        if kind == 2:
+            bench.add(stamp_ns)
+        waited_s += [(now_ns - 5 * MS - stamp) * 1e-9 for stamp in bench.stamps()]
+    return len(waited_s), float(np.mean(waited_s))
+
+
+@pytest.mark.parametrize(('stream', 'images', 'seconds'), [
+    ({}, 300, 0.0),
+    ({'off_ms': 1}, 300, 0.02), ({'off_ms': 3}, 300, 0.02),
+    ({'off_ms': -1}, 300, 0.034), ({'off_ms': -3}, 300, 0.034),
+    ({'off_ms': 3, 'jitter_ms': 5}, 300, 0.034),
+    ({'late_ms': 105}, 300, 0.12), ({'late_ms': -20}, 300, 0.0),
+    ({'off_ms': 3, 'late_ms': 105}, 300, 0.123),
+    ({'depth_hz': 15}, 150, 0.0), ({'depth_hz': 15, 'off_ms': 3}, 150, 0.02),
+    ({'depth_hz': 15, 'off_ms': 3, 'late_ms': 105}, 150, 0.123),
+    ({'image_hz': 15, 'off_ms': 3}, 300, 0.02), ({'image_hz': 30, 'depth_hz': 6}, 60, 0.0)])
+def test_depth_as_cameras_stamp_it_is_used_and_not_waited_for_in_vain(
+        with_depth, stream, images, seconds):
+    count, waited_s = used(with_depth, **stream)
+    assert count == images
+    assert waited_s <= seconds + 1e-6
+    assert not with_depth.reporter.counts
 
 
 def test_an_image_waits_for_its_transform(bench):
@@ -112,14 +232,14 @@ def test_an_image_waits_for_its_transform(bench):
 
 
 def test_images_keep_their_order_while_one_waits(bench):
-    bench = bench(use_depth=True)
-    bench.assembler.add_camera_info(camera_info())
+    bench = bench(use_camera_info=False, **WITH_ODOMETRY)
+    bench.mount()
     for step in range(3):
         bench.add(START_NS + step)
-    bench.add_depth(START_NS + 1)
-    bench.add_depth(START_NS + 2)
+    bench.move(START_NS + 1)
+    bench.move(START_NS + 2)
     assert bench.stamps() == []
-    bench.add_depth(START_NS)
+    bench.move(START_NS)
     assert bench.stamps() == [START_NS, START_NS + 1, START_NS + 2]
 
 
@@ -140,12 +260,12 @@ def test_an_image_is_given_up_after_a_while_with_the_reason(bench, parameters, k
 
 
 def test_one_image_that_is_given_up_does_not_hold_the_next(bench):
-    bench = bench(use_depth=True)
-    bench.assembler.add_camera_info(camera_info())
+    bench = bench(use_camera_info=False, **WITH_ODOMETRY)
+    bench.mount()
     bench.add(START_NS)
     bench.clock_s += 0.5
     bench.add(START_NS + 1)
-    bench.add_depth(START_NS + 1)
+    bench.move(START_NS + 1)
     bench.clock_s += 0.6
     assert bench.stamps() == [START_NS + 1]
 
@@ -159,16 +279,72 @@ def test_not_too_many_images_wait_and_the_oldest_go(bench):
     assert bench.stamps() == [START_NS + step for step in range(5, MAX_WAITING + 5)]
 
 
-def test_not_too_much_depth_is_kept_and_the_oldest_goes(bench):
-    bench = bench(use_depth=True)
-    bench.assembler.add_camera_info(camera_info())
-    for step in range(MAX_WAITING + 1):
-        bench.add_depth(START_NS + step)
-    bench.add(START_NS)
-    bench.clock_s += 2
-    assert bench.stamps() == []
-    bench.add(START_NS + 1)
-    assert bench.stamps() == [START_NS + 1]
+def test_not_too_much_depth_is_kept_and_the_oldest_goes(with_depth):
+    for step in range(MAX_KEPT + 1):
+        with_depth.add_depth(START_NS + step * 33 * MS)
+    with_depth.add(START_NS)
+    with_depth.add(START_NS + 33 * MS)
+    assert with_depth.stamps() == [START_NS + 33 * MS]
+
+
+def test_depth_of_another_frame_waits_for_its_calibration_and_transform(with_depth):
+    """The wall is 2.5 m before the depth camera, which stands 0.3 m behind the image's."""
+    with_depth.add(START_NS)
+    with_depth.add_depth(START_NS, frame_id=DEPTH_FRAME)
+    assert with_depth.stamps() == []
+    with_depth.assembler.add_depth_camera_info(camera_info())
+    assert with_depth.stamps() == [], "the calibration of the image's frame does not count"
+    info = camera_info()
+    info.header.frame_id = DEPTH_FRAME
+    with_depth.assembler.add_depth_camera_info(info)
+    assert with_depth.stamps() == []
+    behind = np.eye(4)
+    behind[2, 3] = -0.3
+    with_depth.buffer.set_transform_static(
+        transform(behind, header(1, FRAME), DEPTH_FRAME), 'test')
+    [frame] = with_depth.assembler.frames()
+    depth_m = frame.keyframe(0).depth_m
+    assert depth_m.shape == (120, 160)
+    assert np.allclose(depth_m[15:-15, 15:-15], 2.2)
+
+
+@pytest.mark.parametrize(('calibrated', 'kind', 'words'), [
+    (False, 'no_depth_camera_info', ('remap depth/camera_info', DEPTH_FRAME, FRAME)),
+    (True, 'no_depth_transform', ('TF does not tie the two', DEPTH_FRAME, FRAME))])
+def test_what_unregistered_depth_lacks_is_said(with_depth, calibrated, kind, words):
+    with_depth.add(START_NS)
+    with_depth.add_depth(START_NS, frame_id=DEPTH_FRAME)
+    if calibrated:
+        info = camera_info()
+        info.header.frame_id = DEPTH_FRAME
+        with_depth.assembler.add_depth_camera_info(info)
+    with_depth.clock_s += 1.01
+    assert with_depth.stamps() == []
+    assert with_depth.reporter.counts == {kind: 1}
+    for word in words:
+        assert word in with_depth.reporter.latest
+
+
+def test_depth_of_the_same_frame_and_half_the_size_is_enlarged(with_depth):
+    with_depth.assembler.add_depth_camera_info(camera_info(DEPTH_K, 80, 60))
+    with_depth.add(START_NS)
+    with_depth.assembler.add_depth(image(np.full((60, 80), 2500, np.uint16), '16UC1', START_NS))
+    [frame] = with_depth.assembler.frames()
+    depth_m = frame.keyframe(0).depth_m
+    assert depth_m.shape == (120, 160)
+    assert np.allclose(depth_m, 2.5)
+
+
+@pytest.mark.parametrize('calibration', [None, camera_info()])
+def test_depth_of_another_size_without_calibration_is_reported(with_depth, calibration):
+    if calibration:
+        with_depth.assembler.add_depth_camera_info(calibration)
+    with_depth.add(START_NS)
+    with_depth.assembler.add_depth(image(np.full((60, 80), 2500, np.uint16), '16UC1', START_NS))
+    [frame] = with_depth.assembler.frames()
+    assert frame.keyframe(0).depth_m is None
+    assert with_depth.reporter.counts == {'depth': 1}
+    assert 'it is 80x60, but the image is 160x120' in with_depth.reporter.latest
 
 
 @pytest.mark.parametrize(('message', 'kind'), [

@@ -57,7 +57,7 @@ node = Node('nameless')
 declare_parameters(node)
 names = ['use_sim_time', *(name for name, _ in options(Config))]
 topics = [
-    'image', 'image/compressed', 'camera_info', 'depth', 'mapanything/map', '/tf', '/tf_static',
+    'image', 'camera_info', 'depth', 'mapanything/map', '/tf', '/tf_static',
     '/diagnostics', '/clock']
 with open(sys.argv[0] + '.json', 'w') as report:
     json.dump({{
@@ -199,8 +199,8 @@ def test_each_argument_reaches_its_parameter_in_the_right_type(installed):
     """Frames are strings even where YAML would take them for something else."""
     given = {
         'backend': 'colmap', 'device': 'cuda:1', 'image_transport': 'compressed',
-        'use_camera_info': 'false', 'rectified': 'true', 'use_depth': 'true', 'pose_source': 'tf',
-        'pose_use': 'prior', 'map_frame': 'on', 'odom_frame': '42', 'base_frame': 'robot/base',
+        'use_camera_info': 'false', 'rectified': 'true', 'use_depth': 'true',
+        'depth_transport': 'compressedDepth', 'pose_source': 'tf', 'pose_use': 'prior', 'map_frame': 'on', 'odom_frame': '42', 'base_frame': 'robot/base',
         'use_sim_time': 'true'}
     bools = {'true': True, 'false': False}
     parameters = constant('PARAMETERS')
@@ -233,13 +233,11 @@ def test_a_preset_sets_topics_and_parameters(installed, camera):
     assert told['parameters'] == {'use_sim_time': False, **to_values(Config()), **parameters}
     for name in ('image', 'camera_info', 'depth'):
         assert told['topics'][name] == '/' + topics.get(name, name)
-    assert told['topics']['image/compressed'] == f'/{topics["image"]}/compressed'
 
 
 def test_a_topic_that_is_given_beats_the_preset(installed):
     topics = installed.launch(camera='realsense', image='/front/image_raw')['topics']
     assert topics['image'] == '/front/image_raw'
-    assert topics['image/compressed'] == '/front/image_raw/compressed'
     assert topics['camera_info'] == '/camera/camera/color/camera_info'
 
 
@@ -252,7 +250,7 @@ def test_the_demo_tells_the_node_what_fits_its_bag(installed):
         **to_values(Config()), 'backend': 'colmap', 'device': 'cpu', 'use_sim_time': True,
         'image_transport': 'compressed', 'pose_source': 'tf', 'tf.odom_frame': 'odom',
         'tf.base_frame': 'base_link'}
-    assert told['topics']['image/compressed'] == '/camera/color/image_raw/compressed'
+    assert told['topics']['image'] == '/camera/color/image_raw'
 
 
 # Namespaces

@@ -47,8 +47,8 @@ RESULTS = (
     'map.ply', 'trajectory.tum', 'summary.json', 'map_top.png', 'map_view.png', 'keyframes.png',
     'node.log')
 OWN_PARAMETERS = (
-    'use_sim_time', 'image_transport', 'use_depth', 'pose_source', 'tf.odom_frame',
-    'tf.base_frame', 'output.directory')
+    'use_sim_time', 'image_transport', 'use_depth', 'depth_transport', 'pose_source',
+    'tf.odom_frame', 'tf.base_frame', 'output.directory')
 STRIP = 6
 
 
@@ -77,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--rate', type=float, default=0.4,
         help='speed of the bag, 1 as recorded (default: %(default)s, for two cores)')
     add('--no-odometry', action='store_true', help="keep the bag's /tf from the node")
-    add('--use-depth', action='store_true', help='give the node the registered depth as well')
+    add('--use-depth', action='store_true', help='give the node the depth as well')
     add('--image-topic', default='', metavar='T', help='default: found by type')
     add('--camera-info-topic', default='', metavar='T', help='default: beside the image')
     add('--depth-topic', default='', metavar='T', help='default: found by type and name')
@@ -133,6 +133,7 @@ def _parameters(
         'use_sim_time': True,
         'image_transport': 'compressed' if topics.compressed else 'raw',
         'use_depth': options.use_depth,
+        'depth_transport': 'compressedDepth' if topics.depth_compressed else 'raw',
         'pose_source': 'none' if options.no_odometry else 'tf',
         'tf.odom_frame': '' if options.no_odometry else options.odom_frame,
         'tf.base_frame': options.base_frame if bag.topics.keys() & {'/tf', '/tf_static'} else '',

@@ -374,7 +374,16 @@ class Config(Checked):
     rectified: bool = option(
         False, 'The images are rectified already (image_rect): use P and ignore D.')
     use_depth: bool = option(
-        False, 'Wait for depth, registered to the image, at the stamp of the image.')
+        False, 'Wait for the depth of each image; images that have none are passed over. Depth '
+        'of another frame or size is reprojected, with its own camera_info and TF.')
+    # Half a period at 30 Hz: drivers stamp depth some milliseconds off, and cameras that are not
+    # triggered together half a period at most.
+    depth_slop_s: float = option(
+        0.017, 'How far from the stamp of its image depth may be; the nearest is taken.',
+        minimum=0.0, maximum=1.0)
+    depth_transport: str = option(
+        'raw', 'raw reads depth; compressedDepth reads depth/compressedDepth.',
+        choices=('raw', 'compressedDepth'))
     pose_source: str = option(
         'none', 'tf: the backend is given camera poses from TF (odom_frame to the camera); none: '
         'it estimates them.', choices=('none', 'tf'))

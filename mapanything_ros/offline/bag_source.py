@@ -35,7 +35,12 @@ from mapanything_ros.offline.bag import Bag, BagError, BagMessage
 from mapanything_ros.offline.calibration import Calibration
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import files_fingerprint, TopicNames
-from mapanything_ros.offline.truth import choose_camera_info, choose_depth, choose_image
+from mapanything_ros.offline.truth import (
+    camera_info_beside,
+    choose_camera_info,
+    choose_depth,
+    choose_image,
+)
 from mapanything_ros.ros.frames import FrameAssembler
 
 NO_CAMERA_INFO = (
@@ -70,10 +75,15 @@ class BagSource:
             self._camera_info = choose_camera_info(
                 bag, self._image, topics.camera_info, NO_CAMERA_INFO
             ) if config.use_camera_info else None
-            self._depth = self._needed_depth(bag, topics.depth) if config.use_depth else None
+            self._depth: str | None = None
+            self._depth_compressed = False
+            if config.use_depth:
+                self._depth, self._depth_compressed = self._needed_depth(bag, topics.depth)
+            self._depth_camera_info = self._depth and camera_info_beside(bag, self._depth)
             needed = config.tf.odom_frame or config.tf.base_frame
             self._transforms = [
-                t for t in ('/tf_static', '/tf') if needed and t in bag.topics]
+                t for t in ('/tf_static', '/tf')
+                if (needed or config.use_depth) and t in bag.topics]
             if needed and not self._transforms:
                 raise BagError(
                     f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
@@ -91,8 +101,8 @@ class BagSource:
             damage = self._load_transforms(bag, buffer)
             assembler = FrameAssembler(
                 self._config, buffer, self._notices, lambda: self._now_s)
-            if self._camera_info:
-                first = next(bag.messages([self._camera_info]), None)
+            for topic in filter(None, {self._camera_info, self._depth_camera_info}):
+                first = next(bag.messages([topic]), None)
                 if first:
                     self._take(assembler, first)
             for message in bag.messages(self._topics()):
@@ -107,6 +117,10 @@ class BagSource:
             # Nothing more will come.
             self._now_s = math.inf
             yield from assembler.frames()
+        if assembler.without_depth:
+            self._notices.warn(
+                'without_depth', f'{assembler.without_depth} of {self.total} images have no depth '
+                f'within {self._config.depth_slop_s:g} s (depth_slop_s): they are passed over')
         if damage:
             raise damage
 
@@ -132,11 +146,15 @@ class BagSource:
     def _take(self, assembler: FrameAssembler, message: BagMessage) -> bool:
         """Hand a message on; return True where an image shows that time was set back."""
         if message.topic == self._depth:
-            if depth := self._decoded(message, Image):
+            if depth := self._decoded(
+                    message, CompressedImage if self._depth_compressed else Image):
                 assembler.add_depth(depth)
-        elif message.topic == self._camera_info:
+        elif message.topic in (self._camera_info, self._depth_camera_info):
             if info := self._decoded(message, CameraInfo):
-                assembler.add_camera_info(info)
+                if message.topic == self._camera_info:
+                    assembler.add_camera_info(info)
+                if message.topic == self._depth_camera_info:
+                    assembler.add_depth_camera_info(info)
         elif image := self._decoded(message, CompressedImage if self._compressed else Image):
             # No stamp is in the future of a recording.
             return assembler.add_image(image, sys.maxsize)
@@ -153,15 +171,17 @@ class BagSource:
             return None
 
     def _topics(self) -> list[str]:
-        return [topic for topic in (self._image, self._camera_info, self._depth) if topic]
+        return [
+            topic for topic in (
+                self._image, self._camera_info, self._depth, self._depth_camera_info) if topic]
 
-    def _needed_depth(self, bag: Bag, name: str) -> str:
-        depth = choose_depth(bag, name)
+    def _needed_depth(self, bag: Bag, name: str) -> tuple[str, bool]:
+        depth, compressed = choose_depth(bag, name)
         if depth is None:
             raise BagError(
                 f'{bag.path} has no depth images: set use_depth to false, or choose with '
                 '--depth-topic')
-        return depth
+        return depth, compressed
 
     def _load_transforms(self, bag: Bag, buffer: Buffer) -> BagError | None:
         """Fill the buffer; return why that was not possible to the end, if so."""

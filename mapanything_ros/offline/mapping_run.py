@@ -74,13 +74,8 @@ def map_bag(
     machine loses none. ``say`` is given a line of progress every few seconds. DemoError says
     why there is no map.
     """
-    remappings = {
-        'image/compressed' if topics.compressed else 'image': topics.image,
-        'camera_info': topics.camera_info}
-    inputs = [topics.image, topics.camera_info]
-    if parameters['use_depth'] and topics.depth:
-        remappings['depth'] = topics.depth
-        inputs.append(topics.depth)
+    remappings = remappings_of(topics, bool(parameters['use_depth']))
+    inputs = list(dict.fromkeys(remappings.values()))
     transforms = [t for t in ('/tf_static', '/tf') if t in bag.topics and (with_tf or t != '/tf')]
     log = output / 'node.log'
     use_large_shared_memory(output / 'fastdds.xml')
@@ -110,6 +105,18 @@ def map_bag(
         return Recorded(
             recorder.keyframes(), trajectory, diagnostics, seconds, pace.waited_s,
             counts[topics.image])
+
+
+def remappings_of(topics: Topics, use_depth: bool) -> dict[str, str]:
+    """Return the topics of a bag by the names that the node has for them."""
+    remappings = {
+        'image/compressed' if topics.compressed else 'image': topics.image,
+        'camera_info': topics.camera_info}
+    if use_depth and topics.depth:
+        remappings['depth/compressedDepth' if topics.depth_compressed else 'depth'] = topics.depth
+        if topics.depth_camera_info:
+            remappings['depth/camera_info'] = topics.depth_camera_info
+    return remappings
 
 
 @contextmanager

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from mapanything_ros.core.compressed_depth import decode_depth
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.evaluation import RecordedCamera, Trajectory
@@ -34,18 +35,25 @@ from mapanything_ros.offline.bag import Bag
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+COMPRESSED_DEPTH = '/compressedDepth'
 TRUE_POSE_TOPIC = '/ground_truth/pose'
 TRUE_SURFACE_FILE = 'scene.ply'
 
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics of a bag that the demo plays; ``depth`` is None where there is none."""
+    """
+    The topics of a bag that the demo plays; ``depth`` is None where there is none.
+
+    ``depth_camera_info`` is the calibration beside the depth, None where there is none.
+    """
 
     image: str
     compressed: bool
     camera_info: str
     depth: str | None
+    depth_compressed: bool = False
+    depth_camera_info: str | None = None
 
 
 def choose_topics(bag: Bag, image: str = '', camera_info: str = '', depth: str = '') -> Topics:
@@ -56,9 +64,12 @@ def choose_topics(bag: Bag, image: str = '', camera_info: str = '', depth: str =
     by its name. A choice that is not clear raises BagError with the candidates.
     """
     image, compressed = choose_image(bag, image)
+    chosen, depth_compressed = choose_depth(bag, depth)
     return Topics(
         image=image, compressed=compressed,
-        camera_info=choose_camera_info(bag, image, camera_info), depth=choose_depth(bag, depth))
+        camera_info=choose_camera_info(bag, image, camera_info), depth=chosen,
+        depth_compressed=depth_compressed,
+        depth_camera_info=chosen and camera_info_beside(bag, chosen))
 
 
 def choose_image(bag: Bag, name: str) -> tuple[str, bool]:
@@ -75,21 +86,40 @@ def choose_camera_info(
     bag: Bag, image: str, name: str, hint: str = 'choose with --camera-info-topic',
 ) -> str:
     """Return the topic of the calibration, that beside the images where there is one."""
-    folder = image.removesuffix('/compressed').rsplit('/', 1)[0]
-    if not name and bag.topics.get(f'{folder}/camera_info') == CAMERA_INFO:
-        return f'{folder}/camera_info'
+    beside = camera_info_beside(bag, image)
+    if not name and beside:
+        return beside
     return bag.find_topic(CAMERA_INFO, name or None, hint=hint)
 
 
-def choose_depth(bag: Bag, name: str) -> str | None:
-    """Return the topic of the depth images, registered by its name if that tells; or None."""
-    depths = [topic for topic, kind in bag.topics.items() if kind == IMAGE and 'depth' in topic]
+def camera_info_beside(bag: Bag, image: str) -> str | None:
+    """Return the topic of the calibration beside images, as image_transport has it; or None."""
+    base = image.removesuffix('/compressed').removesuffix(COMPRESSED_DEPTH)
+    topic = f'{base.rsplit("/", 1)[0]}/camera_info'
+    return topic if bag.topics.get(topic) == CAMERA_INFO else None
+
+
+def choose_depth(bag: Bag, name: str) -> tuple[str | None, bool]:
+    """
+    Return the topic of the depth images (None without any), and whether it is compressed.
+
+    Depth that is registered by its name is preferred, and of one depth the raw images.
+    """
+    depths = {
+        topic: kind for topic, kind in bag.topics.items()
+        if kind == IMAGE and 'depth' in topic
+        or kind == COMPRESSED_IMAGE and topic.endswith(COMPRESSED_DEPTH)}
     if not (name or depths):
-        return None
-    registered = [word for word in ('aligned', 'registered') for t in depths if word in t]
-    return bag.find_topic(
-        IMAGE, name or None, containing=(registered or ['depth'])[0],
+        return None, False
+    word = next((w for w in ('aligned', 'registered') for topic in depths if w in topic), '')
+    fitting = [topic for topic in depths if word in topic]
+    fitting = [topic for topic in fitting if depths[topic] == IMAGE] or fitting
+    kind = bag.topics.get(name, IMAGE) if name else depths[fitting[0]]
+    topic = bag.find_topic(
+        COMPRESSED_IMAGE if kind == COMPRESSED_IMAGE else IMAGE,
+        name or (fitting[0] if len(fitting) == 1 else None), containing=word or 'epth',
         hint='choose with --depth-topic')
+    return topic, kind == COMPRESSED_IMAGE
 
 
 def read_messages(folder: Path, topics: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -186,11 +216,19 @@ def read_depth(
                 raise InputError(
                     f'{topic} is in {message.header.frame_id}, the image in {frame_id}: that '
                     'depth is not registered to the image')
-            unit = {'16UC1': 0.001, 'mono16': 0.001, '32FC1': 1.0}.get(message.encoding)
-            if unit is None:
-                raise InputError(f'depth has the encoding {message.encoding}; '
-                                 '16UC1 (mm) and 32FC1 (m) can be read')
-            yield stamp, image_array(message).astype(np.float32) * np.float32(unit)
+            yield stamp, _metres(message)
+
+
+def _metres(message: Any) -> NDArray[np.float32]:
+    """Return the (H,W) metres of a depth image, compressed or not."""
+    if message.__msgtype__ == COMPRESSED_IMAGE:
+        values = decode_depth(message.format, message.data)
+    elif message.encoding in ('16UC1', 'mono16', '32FC1'):
+        values = image_array(message)
+    else:
+        raise InputError(
+            f'depth has the encoding {message.encoding}; 16UC1 (mm) and 32FC1 (m) can be read')
+    return values.astype(np.float32) * np.float32(0.001 if values.dtype == np.uint16 else 1.0)
 
 
 def image_array(message: Any) -> NDArray[Any]:

@@ -20,7 +20,6 @@ from array import array
 from typing import Any
 
 import cv2
-from cv_bridge import CvBridge, CvBridgeError
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
@@ -28,17 +27,12 @@ from std_msgs.msg import Header
 import torch
 
 from mapanything_ros.core.camera import Camera
+from mapanything_ros.core.compressed_depth import decode_depth
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.ros.encodings import COLORS, DEPTHS, values_of
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
-
-# Bytes per pixel of the encodings that are understood (sensor_msgs/image_encodings.hpp).
-COLOR_BYTES = {
-    'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3,
-    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
-}
-DEPTH_BYTES = {'16UC1': 2, 'mono16': 2, '32FC1': 4}
 
 # How many coefficients the distortion models have, and none for no distortion. Many drivers call
 # the longer models of OpenCV plumb_bob.
@@ -49,33 +43,33 @@ D_LENGTHS = {
 
 # The selector's pictures are about this wide: enough for blur and flow, and cheap.
 GRAY_WIDTH = 320
+# Sensors deliver 10, 12, 14 or 16 bits in 16.
+MIN_BITS = 10
 POINT_BYTES = 16
 
 # uint8, (h,w) or (H,W,3); OpenCV's stubs know no more than that it is an array.
 Picture = NDArray[Any]
 
-_bridge = CvBridge()
-
 
 def rgb_from_image(message: Image) -> Picture:
-    """Return the (H,W,3) RGB picture of a colour, grey or Bayer image."""
-    _check_image(message, COLOR_BYTES)
-    if message.encoding in ('8UC1', '8UC3'):
-        # Drivers that name no colours mean OpenCV's.
-        code = cv2.COLOR_GRAY2RGB if message.encoding == '8UC1' else cv2.COLOR_BGR2RGB
-        return cv2.cvtColor(_to_cv2(message), code)
-    return _to_cv2(message, 'rgb8')
+    """Return the (H,W,3) RGB picture of a colour, grey, Bayer or YUV (BT.601) image."""
+    picture = _to_8_bits(values_of(message, COLORS))
+    to_rgb = COLORS[message.encoding].to_rgb
+    return picture if to_rgb is None else cv2.cvtColor(picture, to_rgb)
 
 
 def gray_from_image(message: Image) -> Picture:
     """Return a small grey (h,w) picture; fast, and good for blur and motion alone."""
-    _check_image(message, COLOR_BYTES)
-    picture = _to_cv2(message)
+    # Of planes, brightness is the first.
+    picture = values_of(message, COLORS)[:message.height]
+    luma = COLORS[message.encoding].luma
+    if luma is not None:
+        picture = cv2.extractChannel(picture, luma)
     shrink = max(1, message.width // GRAY_WIDTH)
     if message.encoding.startswith('bayer'):
         shrink = max(2, shrink)  # whole Bayer cells average to grey
     size = (max(1, message.width // shrink), max(1, message.height // shrink))
-    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture = _to_8_bits(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
     return picture if picture.ndim == 2 else picture[..., :3].mean(axis=2).astype(np.uint8)
 
 
@@ -93,10 +87,12 @@ def gray_from_compressed(message: CompressedImage, width: int) -> Picture:
     return _decode(message, cv2.IMREAD_REDUCED_GRAYSCALE_2)
 
 
-def depth_from_image(message: Image) -> NDArray[np.float32]:
+def depth_from_image(message: Image | CompressedImage) -> NDArray[np.float32]:
     """Return (H,W) metres; 0 where the message has 0, a negative number, NaN or infinity."""
-    _check_image(message, DEPTH_BYTES)
-    depth = _to_cv2(message)
+    if isinstance(message, CompressedImage):
+        depth: NDArray[Any] = decode_depth(message.format, message.data)
+    else:
+        depth = values_of(message, DEPTHS)
     if depth.dtype == np.uint16:
         return depth.astype(np.float32) * np.float32(0.001)
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
@@ -154,29 +150,12 @@ def _to_data(values: torch.Tensor) -> array[int]:
     return data
 
 
-def _check_image(message: Image, known: dict[str, int]) -> None:
-    if message.encoding not in known:
-        raise InputError(
-            f'encoding {message.encoding!r} is not understood; known are {", ".join(known)}')
-    if message.width == 0 or message.height == 0:
-        raise InputError(f'the image is empty ({message.width}x{message.height})')
-    row = message.width * known[message.encoding]
-    if message.step < row:
-        raise InputError(
-            f'step {message.step} is too small for {message.width} pixels of '
-            f'{message.encoding} ({row} bytes): the driver is at fault')
-    if len(message.data) != message.step * message.height:
-        raise InputError(
-            f'the image has {len(message.data)} bytes, but its size and step make '
-            f'{message.step * message.height}: the driver is at fault')
-
-
-def _to_cv2(message: Image, encoding: str = 'passthrough') -> Picture:
-    try:
-        return _bridge.imgmsg_to_cv2(message, encoding)
-    # The last is what ROS's cv_bridge makes of big-endian images with NumPy 2.
-    except (CvBridgeError, ValueError, TypeError, cv2.error, AttributeError) as error:
-        raise InputError(f'the image cannot be decoded: {error}') from error
+def _to_8_bits(picture: Picture) -> Picture:
+    """Return the upper eight of the bits that the sensor uses, by the brightest pixel."""
+    if picture.dtype == np.uint8:
+        return picture
+    bits = max(MIN_BITS, int(picture.max()).bit_length())
+    return (picture >> (bits + bits % 2 - 8)).astype(np.uint8)
 
 
 def _decode(message: CompressedImage, flags: int) -> Picture:

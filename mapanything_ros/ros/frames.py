@@ -33,17 +33,19 @@ from mapanything_ros.core.datatypes import Array, Frame, Keyframe
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.ros.conversions import (
     camera_from_info,
-    depth_from_image,
     gray_from_compressed,
     gray_from_image,
     rgb_from_compressed,
     rgb_from_image,
 )
+from mapanything_ros.ros.depths import Depths, SensedDepth
 from mapanything_ros.ros.stamps import StampGate
 from mapanything_ros.ros.transforms import lookup, to_ns
 
 # Images that may wait for their transform or depth; the oldest make room.
 MAX_WAITING = 30
+# Depth slower than this is depth that does not fit.
+DEPTH_PERIOD_NS = 5 * 10**9
 
 REFUSALS = {
     'stamp_zero': 'an image has no stamp (0): set it in the camera driver',
@@ -77,13 +79,19 @@ class NotYetError(Exception):
         self.kind = kind
 
 
+class DepthlessError(Exception):
+    """Depth goes on, but an image has none of its own: it is passed over."""
+
+
 class FrameAssembler:
     """
     Turns images into frames, in order, each with what the configuration asks for.
 
     Nothing blocks and nothing is decoded here: an image waits, ``tf.timeout_s`` at most, until
-    its calibration, depth (same stamp) and transforms (interpolated at its stamp) are there. What
-    is refused or given up is reported. ``clock`` gives the seconds that waiting is measured in.
+    its calibration, depth (the nearest within ``depth_slop_s``) and transforms (interpolated at
+    its stamp) are there. Where newer depth shows that an image will get none, it is passed over at
+    once, and counted in ``without_depth``: colour may be faster. What is refused or given up is
+    reported. ``clock`` gives the seconds that waiting is measured in.
     """
 
     def __init__(
@@ -97,13 +105,19 @@ class FrameAssembler:
         self._gate = StampGate()
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
-        self._depths: dict[int, Image] = {}
+        self._depth_info: CameraInfo | None = None
+        self._depth_camera: Camera | None = None
+        self._depths = Depths(config.depth_slop_s)
+        # The image that had depth last, or the first one.
+        self._depth_ns: int | None = None
+        self.without_depth = 0
         self._waiting: deque[_Waiting] = deque()
 
     def reset(self) -> None:
         """Forget what waits and the newest stamp; the calibration stays."""
         self._gate.reset()
         self._depths.clear()
+        self._depth_ns = None
         self._waiting.clear()
 
     def add_image(self, message: Image | CompressedImage, now_ns: int) -> bool:
@@ -119,6 +133,7 @@ class FrameAssembler:
             return False
         if verdict == 'loop':
             self._waiting.clear()
+            self._depth_ns = None
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
             self._reporter.warn(
@@ -127,11 +142,19 @@ class FrameAssembler:
         self._waiting.append(_Waiting(message, stamp_ns, self._clock()))
         return verdict == 'loop'
 
-    def add_depth(self, message: Image) -> None:
+    def add_depth(self, message: Image | CompressedImage) -> None:
         """Take a depth image; the newest few are kept."""
-        self._depths[to_ns(message.header.stamp)] = message
-        while len(self._depths) > MAX_WAITING:
-            del self._depths[next(iter(self._depths))]
+        self._depths.add(message)
+
+    def add_depth_camera_info(self, message: CameraInfo) -> None:
+        """Take the calibration of depth that is not registered to the image."""
+        if self._depth_info is not None and _same_calibration(self._depth_info, message):
+            return
+        try:
+            self._depth_camera = camera_from_info(message, self._config.rectified)
+            self._depth_info = message
+        except InputError as error:
+            self._reporter.warn('depth_camera_info', f'depth: {error}')
 
     def add_camera_info(self, message: CameraInfo) -> None:
         """Take a calibration; one that cannot be used is reported and the last good one stays."""
@@ -147,20 +170,37 @@ class FrameAssembler:
         """Give the frames that are complete, oldest first."""
         while self._waiting:
             image = self._waiting[0]
+            overdue = self._clock() - image.since_s >= self._config.tf.timeout_s
             try:
-                frame = self._assemble(image)
+                frame = self._assemble(image, overdue)
             except NotYetError as missing:
-                if self._clock() - image.since_s < self._config.tf.timeout_s:
+                if not overdue:
                     return
                 self._reporter.warn(missing.kind, str(missing))
                 self._waiting.popleft()
                 continue
+            except DepthlessError:
+                self._pass_over(image)
+                continue
             self._waiting.popleft()
             yield frame
 
-    def _assemble(self, image: _Waiting) -> Frame:
+    def _pass_over(self, image: _Waiting) -> None:
+        """Drop the oldest image, which has no depth; report it where none has had any for long."""
+        self._waiting.popleft()
+        self.without_depth += 1
+        if self._depth_ns is None:
+            self._depth_ns = image.stamp_ns
+        elif image.stamp_ns - self._depth_ns > DEPTH_PERIOD_NS:
+            self._reporter.warn(
+                'depth_apart', 'depth comes, but none of it within depth_slop_s '
+                f'({self._config.depth_slop_s:g} s) of an image; the nearest to the last one is '
+                f'{self._depths.gap_s(image.stamp_ns):.3f} s off: synchronise the clocks of both '
+                'cameras, or raise depth_slop_s')
+
+    def _assemble(self, image: _Waiting, overdue: bool) -> Frame:
         camera = self._needed_camera()
-        depth = self._needed_depth(image.stamp_ns)
+        depth = self._needed_depth(image, overdue)
         frame_id = image.message.header.frame_id
         tf = self._config.tf
         odom_from_camera = self._transform(tf.odom_frame, frame_id, image.stamp_ns)
@@ -172,7 +212,7 @@ class FrameAssembler:
             return Keyframe(
                 id=keyframe_id, stamp_ns=image.stamp_ns, frame_id=frame_id, rgb=rgb,
                 intrinsics=camera.rectified_k if camera else None,
-                depth_m=source.depth_m(rgb.shape[:2]),
+                depth_m=source.depth_m(),
                 odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
 
         return Frame(image.stamp_ns, source.gray, keyframe, odom_from_camera)
@@ -184,14 +224,38 @@ class FrameAssembler:
                 'the topic of the calibration, or set use_camera_info to false')
         return self._camera
 
-    def _needed_depth(self, stamp_ns: int) -> Image | None:
+    def _needed_depth(self, image: _Waiting, overdue: bool) -> SensedDepth | None:
         if not self._config.use_depth:
             return None
-        if stamp_ns not in self._depths:
+        settled = self._depths.settled(image.stamp_ns)
+        message = self._depths.find(image.stamp_ns) if settled or overdue else None
+        if message is None and settled:
+            raise DepthlessError
+        if message is None:
             raise NotYetError(
-                'no_depth', 'an image has no depth image of the same stamp: remap depth to depth '
-                'that is registered to the image, or set use_depth to false')
-        return self._depths[stamp_ns]
+                'no_depth', f'an image has no depth image within {self._config.depth_slop_s:g} s '
+                '(depth_slop_s), and none newer comes: remap depth to the depth of the same '
+                'camera, or set use_depth to false')
+        self._depth_ns = image.stamp_ns
+        depth_frame, frame_id = message.header.frame_id, image.message.header.frame_id
+        info = self._depth_info
+        known = info is not None and info.header.frame_id == depth_frame
+        camera = self._depth_camera if known else None
+        if depth_frame == frame_id:
+            return SensedDepth(message, camera, None)
+        if camera is None:
+            raise NotYetError(
+                'no_depth_camera_info', f'depth is in {depth_frame!r}, so not registered to the '
+                f'image in {frame_id!r}, and no camera_info of {depth_frame!r} comes: remap '
+                'depth/camera_info to it, or depth to registered depth')
+        try:
+            return SensedDepth(
+                message, camera, lookup(self._buffer, frame_id, depth_frame, image.stamp_ns))
+        except (TransformException, ValueError) as error:
+            raise NotYetError(
+                'no_depth_transform', f'depth is in {depth_frame!r}, so not registered to the '
+                f'image in {frame_id!r}, and TF does not tie the two: {str(error).strip()}'
+            ) from error
 
     def _transform(self, target: str, frame_id: str, stamp_ns: int) -> Array | None:
         if not target:
@@ -209,8 +273,8 @@ class _Source:
     """Decodes one image, once, when it is asked to."""
 
     def __init__(
-        self, message: Image | CompressedImage, camera: Camera | None, depth: Image | None,
-        reporter: Warns,
+        self, message: Image | CompressedImage, camera: Camera | None,
+        depth: SensedDepth | None, reporter: Warns,
     ) -> None:
         self._message = message
         self._camera = camera
@@ -234,18 +298,12 @@ class _Source:
             picture = rgb_from_compressed(self._message)
         return self._camera.rectify(picture) if self._camera else picture
 
-    def depth_m(self, size: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """Return the rectified depth; None, and a report, where it cannot be used."""
-        if self._depth is None:
+    def depth_m(self) -> NDArray[np.float32] | None:
+        """Return the depth of the rectified image; None, and a report, where there is none."""
+        if self._depth is None or self._camera is None:
             return None
         try:
-            depth_m = depth_from_image(self._depth)
-            if depth_m.shape != size:
-                raise InputError(
-                    f'it is {depth_m.shape[1]}x{depth_m.shape[0]}, but the image is '
-                    f'{size[1]}x{size[0]}')
-            if self._camera:
-                depth_m = self._camera.rectify_depth(depth_m)
+            depth_m = self._depth.seen_by(self._camera)
         except InputError as error:
             self._reporter.warn('depth', f'depth: {error}; the keyframe goes on without depth')
             return None
@@ -259,5 +317,6 @@ class _Source:
 
 def _same_calibration(a: CameraInfo, b: CameraInfo) -> bool:
     return (
-        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
+        (a.width, a.height, a.distortion_model, a.header.frame_id)
+        == (b.width, b.height, b.distortion_model, b.header.frame_id)
         and np.array_equal(a.k, b.k) and np.array_equal(a.p, b.p) and np.array_equal(a.d, b.d))

@@ -30,6 +30,24 @@ except ImportError:  # Humble
 DEPTH = 5
 
 
+def topic_of(node: Node, name: str, otherwise: str) -> str:
+    """Return the topic that a name is remapped to; ``otherwise`` where it is not remapped."""
+    topic = node.resolve_topic_name(name)
+    return otherwise if topic == node.resolve_topic_name(name, only_expand=True) else topic
+
+
+def transport_topic(node: Node, base: str, transport: str) -> str:
+    """Return where a transport of a topic is: below it, remapped as it is (image_transport)."""
+    return topic_of(
+        node, f'{base}/{transport}', f'{node.resolve_topic_name(base)}/{transport}')
+
+
+def info_topic(node: Node, base: str) -> str:
+    """Return where the camera_info of images is: beside them, as image_transport has it."""
+    folder = node.resolve_topic_name(base).rpartition('/')[0]
+    return topic_of(node, f'{base}/camera_info', f'{folder}/camera_info')
+
+
 class Input:
     """
     Subscribes reliably, and best-effort once a publisher shows that it offers no more.

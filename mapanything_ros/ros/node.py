@@ -57,7 +57,7 @@ from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.ros.core_log import CoreLog
 from mapanything_ros.ros.diagnostics import Diagnostics, judge, RECENT_S
 from mapanything_ros.ros.frames import FrameAssembler
-from mapanything_ros.ros.input import Input
+from mapanything_ros.ros.input import info_topic, Input, transport_topic
 from mapanything_ros.ros.mapper import Mapper
 from mapanything_ros.ros.parameters import check_change, declare_parameters, read_config
 from mapanything_ros.ros.publishers import Publishers
@@ -195,13 +195,21 @@ class MapAnythingNode(LifecycleNode):
         """Subscribe."""
         config = self._config
         if config.image_transport == 'compressed':
-            self._subscribe(CompressedImage, 'image/compressed', self._on_image)
+            self._subscribe(
+                CompressedImage, transport_topic(self, 'image', 'compressed'), self._on_image)
         else:
             self._subscribe(Image, 'image', self._on_image)
         if config.use_camera_info:
             self._subscribe(CameraInfo, 'camera_info', self._assembler.add_camera_info)
         if config.use_depth:
-            self._subscribe(Image, 'depth', self._assembler.add_depth)
+            if config.depth_transport == 'compressedDepth':
+                self._subscribe(
+                    CompressedImage, transport_topic(self, 'depth', 'compressedDepth'),
+                    self._assembler.add_depth)
+            else:
+                self._subscribe(Image, 'depth', self._assembler.add_depth)
+            self._subscribe(
+                CameraInfo, info_topic(self, 'depth'), self._assembler.add_depth_camera_info)
         self._clocks = [
             self._every(RETRY_S, self._retry),
         ]
@@ -418,6 +426,7 @@ class MapAnythingNode(LifecycleNode):
             'backend': self._config.backend,
             'device': self._config.device,
             'images': self._images,
+            'images_without_depth': self._assembler.without_depth,
             **self._reconstructor.statistics(),
             **progress.values(),
             **self._backend.statistics(),
