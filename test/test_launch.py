@@ -200,7 +200,8 @@ def test_each_argument_reaches_its_parameter_in_the_right_type(installed):
     given = {
         'backend': 'colmap', 'device': 'cuda:1', 'image_transport': 'compressed',
         'use_camera_info': 'false', 'rectified': 'true', 'use_depth': 'true',
-        'depth_transport': 'compressedDepth', 'pose_source': 'tf', 'pose_use': 'prior', 'map_frame': 'on', 'odom_frame': '42', 'base_frame': 'robot/base',
+        'depth_transport': 'compressedDepth', 'pose_source': 'tf', 'pose_use': 'prior',
+        'map_frame': 'on', 'odom_frame': '42', 'base_frame': 'robot/base',
         'use_sim_time': 'true'}
     bools = {'true': True, 'false': False}
     parameters = constant('PARAMETERS')
