@@ -40,10 +40,10 @@ setup(
     entry_points={
         'console_scripts': [
             'mapanything_node = mapanything_ros.ros.node:main',
-            'demo = mapanything_ros.cli.demo:main',
-            'evaluate = mapanything_ros.cli.evaluate:main',
-            'reconstruct = mapanything_ros.cli.reconstruct:main',
-            'sample = mapanything_ros.cli.sample:main',
+            'demo = mapanything_ros.cli.commands:demo',
+            'evaluate = mapanything_ros.cli.commands:evaluate',
+            'reconstruct = mapanything_ros.cli.commands:reconstruct',
+            'sample = mapanything_ros.cli.commands:sample',
             'weights = mapanything_ros.cli.weights:main',
         ],
     },
