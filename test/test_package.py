@@ -63,8 +63,7 @@ def imported_packages() -> set[str]:
 
 def test_all_that_is_imported_is_declared(manifest):
     declared = {element.text for element in manifest.findall('depend')}
-    required = ''.join(
-        (ROOT / name).read_text() for name in ('requirements.txt', 'requirements-model.txt'))
+    required = ''.join(path.read_text() for path in (ROOT / 'requirements').glob('*.txt'))
     for name in imported_packages():
         if name in OPTIONAL:
             assert any(
