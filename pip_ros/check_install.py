@@ -248,7 +248,7 @@ def stand_in_version(version: str) -> str:
 
 def write_empty_wheel(folder: Path, package: str, version: str) -> None:
     """Write a wheel that has a name and a version, and asks for nothing."""
-    stem = f'{package}-{version}'
+    stem = f'{package.replace("-", "_")}-{version}'
     with zipfile.ZipFile(folder / f'{stem}-py3-none-any.whl', 'w') as wheel:
         info = f'{stem}.dist-info'
         wheel.writestr(
