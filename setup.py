@@ -39,7 +39,7 @@ setup(
     ],
     entry_points={
         'console_scripts': [
-            'mapanything_node = mapanything_ros.ros.node:main',
+            'mapanything_node = mapanything_ros.cli.commands:mapanything_node',
             'demo = mapanything_ros.cli.commands:demo',
             'evaluate = mapanything_ros.cli.commands:evaluate',
             'reconstruct = mapanything_ros.cli.commands:reconstruct',

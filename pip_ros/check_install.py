@@ -47,6 +47,8 @@ RECIPES = {
     'node, offline': ('node', 'offline')}
 # These would hide the OpenCV of the distribution, which pip does not see.
 OPENCV = re.compile(r'opencv-(contrib-)?python(-headless)?')
+# pip's words for files that it sees and cannot use.
+OTHER_MACHINE = re.compile("none of the wheel's tags|Link requires a different Python")
 MARK = '+robot'
 # Pure Python without a wheel, which pip cannot resolve for another machine.
 FROM_SOURCE = ('antlr4-python3-runtime', '4.9.3')
@@ -238,8 +240,9 @@ def explain(said: str, robot: Robot) -> Outcome:
 
 
 def knows(package: str) -> bool:
-    """Say whether the index has anything of a package, whatever the machine."""
-    return pip('index', 'versions', '--pre', package).returncode == 0
+    """Say whether the index has anything of a package, be it for other machines alone."""
+    done = pip('index', 'versions', '--pre', '-vv', package)
+    return done.returncode == 0 or OTHER_MACHINE.search(done.stdout) is not None
 
 
 def stand_in_version(version: str) -> str:

@@ -12,40 +12,45 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The executables of the offline tools: what they need is looked for before it is imported."""
+"""The executables: what they need of pip is looked for before they are imported."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 import sys
 
 from mapanything_ros.core.errors import MissingLibraryError
 from mapanything_ros.core.libraries import require_libraries
 
-# Of requirements/offline.txt and system.txt, without what has a sentence of its own.
-LIBRARIES = ('matplotlib', 'open3d', 'PIL', 'rosbags', 'tqdm')
+# What has no sentence of its own where it is used.
+OFFLINE = ('torch', 'matplotlib', 'open3d', 'PIL', 'rosbags', 'tqdm')
+
+
+def mapanything_node() -> int:
+    return _run('mapanything_node', 'mapanything_ros.ros.node', ('torch',), 'node')
 
 
 def demo() -> int:
-    return _run('demo')
+    return _run('demo', 'mapanything_ros.cli.demo', OFFLINE, 'offline')
 
 
 def evaluate() -> int:
-    return _run('evaluate')
+    return _run('evaluate', 'mapanything_ros.cli.evaluate', OFFLINE, 'offline')
 
 
 def reconstruct() -> int:
-    return _run('reconstruct')
+    return _run('reconstruct', 'mapanything_ros.cli.reconstruct', OFFLINE, 'offline')
 
 
 def sample() -> int:
-    return _run('sample')
+    return _run('sample', 'mapanything_ros.cli.sample', OFFLINE, 'offline')
 
 
-def _run(name: str) -> int:
+def _run(name: str, module: str, libraries: Sequence[str], requirements: str) -> int:
     try:
-        require_libraries(LIBRARIES, name, 'offline')
+        require_libraries(libraries, name, requirements)
     except MissingLibraryError as error:
         print(error, file=sys.stderr)
         return 1
-    return int(import_module(f'mapanything_ros.cli.{name}').main())
+    return int(import_module(module).main())

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.util import find_spec
+import sys
 
 from mapanything_ros.core.errors import MissingLibraryError
 
@@ -27,6 +28,6 @@ def require_libraries(modules: Iterable[str], needed_by: str, requirements: str)
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise MissingLibraryError(
-            f'{needed_by} needs {" and ".join(missing)}, not installed here: '
-            f'pip install -r requirements/{requirements}.txt; docs/install.md says where that '
-            'has no wheel')
+            f'{needed_by} needs {" and ".join(missing)}, which {sys.executable} does not have: '
+            'activate the virtual environment that does, or pip install -r '
+            f'requirements/{requirements}.txt; docs/install.md says where that has no wheel')
