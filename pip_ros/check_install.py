@@ -109,7 +109,7 @@ RESOLUTE = {
     'matplotlib': '3.10.7', 'numpy': '2.3.5', 'pillow': '12.1.1', 'pyyaml': '6.0.3',
     'scipy': '1.16.3', 'tqdm': '4.67.3', 'transforms3d': '0.4.2'}
 JETSON = {
-    **JAMMY, 'numpy': '1.26.4', 'torch': '2.5.0a0+872d972e41.nv24.8', 'torchvision': '0.20.0a0'}
+    **JAMMY, 'torch': '2.5.0a0+872d972e41.nv24.8', 'torchvision': '0.20.0a0'}
 ROBOTS = (
     *(Robot('Humble', machine, '3.10', 35, JAMMY, '4.5.4') for machine in ('x86_64', 'aarch64')),
     Robot('Humble on a Jetson', 'aarch64', '3.10', 35, JETSON, '4.5.4'),
