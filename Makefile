@@ -5,7 +5,7 @@ VENV := .venv/bin
 # Most tests wait for messages more than they compute; a file's tests stay together.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup model gpu-kit demo test test-model lint bench evaluate clean
+.PHONY: help setup model gpu-kit demo test test-model check-install lint bench evaluate clean
 
 help:
 	@echo 'make demo           make a sample bag, map it with the real node, results in out/demo'
@@ -14,6 +14,7 @@ help:
 	@echo 'make model          install MapAnything into .venv; MAPANYTHING_SRC=folder takes its source there'
 	@echo 'make test-model     run the tests of the backend against the real MapAnything, tiny'
 	@echo 'make gpu-kit        what python -m benchmarks.gpu needs on a GPU machine without network'
+	@echo 'make check-install  resolve the recipes of docs/install.md for each robot, installing nothing'
 	@echo 'make lint           ruff, mypy, package.xml'
 	@echo 'make bench          measure, results in out/bench'
 	@echo 'make evaluate       measure path, map and scale under known faults, results in out/evaluate'
@@ -37,6 +38,9 @@ test: setup
 
 test-model: model
 	@$(VENV)/python -m pytest test -m 'model or real_model' --real-model $(PYTEST_ARGS)
+
+check-install: setup
+	@$(VENV)/python pip_ros/check_install.py
 
 lint: setup
 	@$(VENV)/ruff check

@@ -40,11 +40,11 @@ setup(
     ],
     entry_points={
         'console_scripts': [
-            'mapanything_node = mapanything_ros.ros.node:main',
-            'demo = mapanything_ros.cli.demo:main',
-            'evaluate = mapanything_ros.cli.evaluate:main',
-            'reconstruct = mapanything_ros.cli.reconstruct:main',
-            'sample = mapanything_ros.cli.sample:main',
+            'mapanything_node = mapanything_ros.cli.commands:mapanything_node',
+            'demo = mapanything_ros.cli.commands:demo',
+            'evaluate = mapanything_ros.cli.commands:evaluate',
+            'reconstruct = mapanything_ros.cli.commands:reconstruct',
+            'sample = mapanything_ros.cli.commands:sample',
             'weights = mapanything_ros.cli.weights:main',
         ],
     },

@@ -46,7 +46,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP_ROS = ROOT / 'pip_ros'
 VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
-MODEL_REQUIREMENTS = ROOT / 'requirements-model.txt'
+REQUIREMENTS = ROOT / 'requirements'
+LIBRARIES_REQUIREMENTS = [
+    REQUIREMENTS / f'{use}.txt' for use in ('system', 'node', 'colmap', 'offline', 'dev')]
+MODEL_REQUIREMENTS = REQUIREMENTS / 'model.txt'
+TESTED = REQUIREMENTS / 'tested.txt'
 LOG = VENV / 'setup.log'
 STAMPS = VENV / 'stamps'
 RUNNING = 'running'
@@ -66,6 +70,14 @@ BUILD_TOOLS = {'c++': 'g++', 'make': 'make'}
 # Requirements that a robot's own packages satisfy under another name or version.
 PROVIDED_BY_SYSTEM = {
     'opencv-python-headless': 'cv2', 'torch': 'torch', 'torchvision': 'torchvision'}
+# What a robot's own packages are built on, as pip calls it: it stays at the robot's version.
+KEPT = (
+    'matplotlib', 'numpy', 'pillow', 'pyyaml', 'scipy', 'torch', 'torchvision', 'tqdm',
+    'transforms3d')
+# Builds of torch without CUDA, a tenth of the size; and what shows an NVIDIA GPU.
+CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
+CPU_INDEX_WAIT_S = 5
+GPU_FILES = ('/dev/nvidiactl', '/proc/driver/nvidia', '/etc/nv_tegra_release')
 # Version 1.1; it and uniception pin what does not fit ROS, and are installed without their pins.
 MAPANYTHING = (
     'mapanything @ git+https://github.com/facebookresearch/map-anything@'
@@ -233,7 +245,7 @@ def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
     venv = f'{interpreter} {ROOT}'
     ros = digest([PIP_ROS / 'requirements-ros.txt'])
     messages = digest([PIP_ROS / 'tf2_msgs'])
-    requirements = [ROOT / 'requirements.txt', ROOT / 'requirements-dev.txt']
+    requirements = LIBRARIES_REQUIREMENTS
     product = ['setup.py', 'setup.cfg', 'package.xml', 'resource', 'launch', 'config',
                'mapanything_ros']  # fmt: skip
     title = f'.venv with Python {interpreter.version}'
@@ -248,7 +260,8 @@ def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
                  digest([PIP_ROS / 'src', PIP_ROS / 'pyproject.toml']), install_pip_ros),
         ]  # fmt: skip
     steps += [
-        Step('libraries', 'torch, Open3D, pycolmap, OpenCV and tools', digest(requirements),
+        Step('libraries', 'torch, Open3D, pycolmap, OpenCV and tools',
+             digest([*requirements, TESTED]),
              lambda interrupted: install_libraries(interpreter, requirements, interrupted)),
         Step('package', 'mapanything_ros',
              digest(ROOT / name for name in product), install_package),
@@ -331,12 +344,42 @@ def install_libraries(
     interpreter: Interpreter, requirements: list[Path], interrupted: bool
 ) -> None:
     if interpreter.ros_distro is None:
-        # What the messages were built with stays as it is.
-        wanted, constraints = requirements, PIP_ROS / 'requirements-ros.txt'
+        wanted, constraints = requirements, tested_versions()
     else:
         wanted, constraints = beside_system(requirements)
     arguments = [part for path in wanted for part in ('-r', path)]
-    pip(*arguments, '-c', constraints, interrupted=interrupted)
+    pip(*arguments, *constraints, *torch_index(), interrupted=interrupted)
+
+
+def tested_versions() -> list[str | Path]:
+    # What the messages were built with stays as it is.
+    return ['-c', PIP_ROS / 'requirements-ros.txt', '-c', TESTED]
+
+
+def torch_index() -> list[str]:
+    """Return pip's options for a torch without CUDA, where CUDA is of no use and that answers."""
+    if platform.system() != 'Linux' or has_nvidia_gpu():
+        return []
+    if not answers(f'{CPU_INDEX}/torch/'):
+        print(f'\n  {CPU_INDEX} does not answer: torch comes from the plain index, which may '
+              'bring gigabytes of CUDA ...', end='', flush=True)
+        return []
+    return ['--extra-index-url', CPU_INDEX]
+
+
+def has_nvidia_gpu() -> bool:
+    return any(map(os.path.exists, GPU_FILES)) or shutil.which('nvidia-smi') is not None
+
+
+def answers(url: str) -> bool:
+    """Say whether an address can be read; in a process, as looking up a name knows no limit."""
+    code = f'from urllib.request import urlopen; urlopen({url!r}, timeout={CPU_INDEX_WAIT_S})'
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, timeout=CPU_INDEX_WAIT_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def model_inputs(source: str) -> str:
@@ -345,16 +388,17 @@ def model_inputs(source: str) -> str:
     folder = Path(source)
     for file in sorted(folder.rglob('*.py')) if folder.is_dir() else []:
         hashed.update(file.read_bytes())
-    return f'{UNICEPTION} {hashed.hexdigest()} {digest([MODEL_REQUIREMENTS])}'
+    return f'{UNICEPTION} {hashed.hexdigest()} {digest([MODEL_REQUIREMENTS, TESTED])}'
 
 
 def install_model(interpreter: Interpreter, source: str, interrupted: bool) -> None:
     """Install what inference needs, and no more; nothing that is there changes its version."""
     if interpreter.ros_distro is None:
-        wanted, constraints = [MODEL_REQUIREMENTS], PIP_ROS / 'requirements-ros.txt'
+        wanted, constraints = [MODEL_REQUIREMENTS], tested_versions()
     else:
         wanted, constraints = beside_system([MODEL_REQUIREMENTS])
-    pip('-r', wanted[0], '-c', constraints, '-c', installed_versions(), interrupted=interrupted)
+    pip('-r', wanted[0], *constraints, '-c', installed_versions(), *torch_index(),
+        interrupted=interrupted)
     with source_to_build(source) as mapanything:
         pip('--no-deps', UNICEPTION, mapanything, interrupted=interrupted)
 
@@ -392,21 +436,23 @@ def installed_versions() -> Path:
     return path
 
 
-def beside_system(requirements: list[Path]) -> tuple[list[Path], Path]:
-    """Write requirements without what the robot has, and what its packages constrain."""
+def beside_system(requirements: list[Path]) -> tuple[list[Path], list[str | Path]]:
+    """Write requirements without what the robot has, and its versions as pip's constraints."""
     provided = {
         name for name, module in PROVIDED_BY_SYSTEM.items()
         if ask(str(PYTHON), f'import {module}; print("yes")') == 'yes'
     }  # fmt: skip
     wanted = VENV / 'requirements.txt'
     lines = [line for path in requirements for line in path.read_text().splitlines()]
-    kept = [line for line in lines if re.split(r'[=<>;\s]', line)[0] not in provided]
-    wanted.write_text('\n'.join(WHEEL_TOOLS + kept))
+    others = [line for line in lines if re.split(r'[=<>;\s]', line)[0] not in provided]
+    wanted.write_text('\n'.join(WHEEL_TOOLS + others))
     constraints = VENV / 'constraints.txt'
-    numpy = ask(str(PYTHON), 'import numpy; print(numpy.__version__)')
-    # An extension built on numpy 1, such as cv_bridge, does not load with numpy 2.
-    constraints.write_text('numpy<2\n' if numpy.startswith('1.') else '')
-    return [wanted], constraints
+    constraints.write_text(ask(str(PYTHON), (
+        'from importlib.metadata import PackageNotFoundError, version\n'
+        f'for name in {KEPT}:\n'
+        '    try: print(name + "==" + version(name))\n'
+        '    except PackageNotFoundError: pass')) + '\n')
+    return [wanted], ['-c', constraints]
 
 
 def install_package(interrupted: bool) -> None:

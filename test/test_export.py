@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import resource
+
 import numpy as np
 import open3d
 import pytest
@@ -58,15 +60,16 @@ def test_an_unwritable_folder_is_one_clear_error(tmp_path, write):
         write(tmp_path / 'file' / 'folder' / 'result')
 
 
-def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    def full_disk(path, cloud):
-        path.write_bytes(b'ply half')
-        return False
-
-    monkeypatch.setattr(open3d.io, 'write_point_cloud', full_disk)
+def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / 'map.ply'
     path.write_text('old')
-    with pytest.raises(ExportError, match='could not be written'):
-        write_cloud(path, CLOUD)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system itself refuses to go on, as where the disk is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(ExportError, match='could not be written'):
+            write_cloud(path, CLOUD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == 'old'
     assert [p.name for p in tmp_path.iterdir()] == ['map.ply']

@@ -140,6 +140,18 @@ def launch(start, weights) -> Callable[..., Robot]:
     return make
 
 
+def test_a_robot_without_the_offline_tools_maps_and_saves(launch, tmp_path, monkeypatch):
+    for name in ('open3d', 'pycolmap', 'matplotlib', 'plotly', 'rosbags', 'laspy'):
+        monkeypatch.setitem(sys.modules, name, None)
+    robot = launch({'output.directory': str(tmp_path)})
+    seen = robot.explore(2)
+    assert_keyframe_is_true(robot, seen[-1])
+    answer = robot.trigger('save')
+    assert answer.success, answer.message
+    header, _, points = (tmp_path / 'map.ply').read_bytes().partition(b'end_header\n')
+    assert f'element vertex {len(points) // 15}\n'.encode() in header and len(points)
+
+
 def introduce(robot: Robot) -> None:
     if robot.parameters.get('tf.base_frame'):
         robot.mount()

@@ -30,7 +30,12 @@ from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.offline.calibration import parse_calibration
 from mapanything_ros.offline.depth_images import write_depth_images
 from mapanything_ros.offline.export.finish import finish, Finished, Finishing, MESHES
-from mapanything_ros.offline.export.formats import FORMATS, parse_formats, write_formats
+from mapanything_ros.offline.export.formats import (
+    check_formats,
+    FORMATS,
+    parse_formats,
+    write_formats,
+)
 from mapanything_ros.offline.export.known_size import USAGE
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.parameters import load_config
@@ -119,6 +124,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
     start_s = time.monotonic()
     if options.report:
         check_report()
+    check_formats(options.formats)
     notices, stop = Notices(say), Stop(say)
     finishing = Finishing(
         options.icp, options.scale_reference, options.outliers, options.voxel, options.normals,

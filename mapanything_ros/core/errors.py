@@ -27,6 +27,10 @@ class InputError(MapAnythingRosError):
     """A message or file holds data that cannot be used; the next good one can be."""
 
 
+class MissingLibraryError(MapAnythingRosError):
+    """A library that not every machine has is missing; the text says how to install it."""
+
+
 class BackendUnavailableError(MapAnythingRosError):
     """A backend cannot run here: a library, device or file is missing."""
 

@@ -24,41 +24,66 @@ import tempfile
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
 from mapanything_ros.core.voxel_map import PointCloud
 
-# How Open3D ends a header, and the bytes of a coloured point and of a normal after that.
-LAYOUTS = {'.ply': (b'end_header\n', 27, 24), '.pcd': (b'DATA binary\n', 16, 12)}
-HEADER_BYTES = 4096
+PLY_TYPES = {'f': 'float', 'u': 'uchar'}
 
 
 def write_cloud(path: Path, cloud: PointCloud, normals: Array | None = None) -> None:
     """
     Write a coloured binary PLY or PCD, by suffix; raise ExportError where that fails.
 
-    ``normals`` (N,3) are unit vectors.
+    ``normals`` (N,3) are unit vectors. A coordinate reads back equal to the bit.
     """
-    # Imported here: it takes a second, and only saving needs it.
-    import open3d
+    columns, header = (
+        (_pcd_columns, _pcd_header) if path.suffix == '.pcd' else (_ply_columns, _ply_header))
+    named = columns(cloud, normals)
+    rows = np.empty(len(cloud), [
+        (name, 'u1' if column.dtype == np.uint8 else '<f4') for name, column in named.items()])
+    for name, column in named.items():
+        rows[name] = column
+    with whole(path) as part, part.open('wb') as file:
+        file.write(header(rows).encode())
+        file.write(rows.tobytes())
 
-    points = to_open3d(cloud)
+
+def _ply_columns(cloud: PointCloud, normals: Array | None) -> dict[str, NDArray[Any]]:
+    columns = dict(zip('xyz', cloud.xyz.T, strict=True))
     if normals is not None:
-        points.normals = open3d.utility.Vector3dVector(normals)
-    with whole(path) as part:
-        written = open3d.io.write_point_cloud(part, points)
-        if not (written and _holds(part, len(cloud), normals is not None)):
-            raise ExportError(f'{path} could not be written whole: the disk may be full')
+        columns.update(zip(('nx', 'ny', 'nz'), normals.T, strict=True))
+    return {**columns, **dict(zip(('red', 'green', 'blue'), cloud.rgb.T, strict=True))}
 
 
-def _holds(path: Path, points: int, with_normals: bool) -> bool:
-    """Say whether a file has bytes for all points; Open3D does not notice where they end."""
-    header_end, point_bytes, normal_bytes = LAYOUTS[path.suffix]
-    with path.open('rb') as file:
-        start = file.read(HEADER_BYTES).find(header_end) + len(header_end)
-    return path.stat().st_size - start == points * (point_bytes + with_normals * normal_bytes)
+def _ply_header(rows: NDArray[Any]) -> str:
+    properties = ''.join(
+        f'property {PLY_TYPES[rows.dtype[name].kind]} {name}\n' for name in rows.dtype.names or ())
+    return ('ply\nformat binary_little_endian 1.0\n'
+            f'element vertex {len(rows)}\n{properties}end_header\n')
+
+
+def _pcd_columns(cloud: PointCloud, normals: Array | None) -> dict[str, NDArray[Any]]:
+    """Return the fields of PCL's PointXYZRGB: a colour is three bytes in the bits of a float."""
+    columns = dict(zip('xyz', cloud.xyz.T, strict=True))
+    packed = cloud.rgb.astype('<u4') << np.array([16, 8, 0], '<u4')
+    columns['rgb'] = packed.sum(axis=1, dtype='<u4').view('<f4')
+    if normals is not None:
+        columns.update(zip(('normal_x', 'normal_y', 'normal_z'), normals.T, strict=True))
+    return columns
+
+
+def _pcd_header(rows: NDArray[Any]) -> str:
+    names = rows.dtype.names or ()
+    fields, each = ' '.join(names), len(names)
+    return (
+        f'# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS {fields}\n'
+        f'SIZE{" 4" * each}\nTYPE{" F" * each}\nCOUNT{" 1" * each}\n'
+        f'WIDTH {len(rows)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n'
+        f'POINTS {len(rows)}\nDATA binary\n')
 
 
 def to_open3d(cloud: PointCloud) -> Any:

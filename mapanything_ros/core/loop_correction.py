@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Submap
+from mapanything_ros.core.libraries import require_libraries
 from mapanything_ros.core.loop_closure import LoopClosure
 from mapanything_ros.core.pose_graph import PoseGraph
 
@@ -28,6 +29,8 @@ class LoopCorrection:
     """Finds loops in the keyframes of windows, and fits the path to them."""
 
     def __init__(self, config: LoopClosureConfig) -> None:
+        """Raise MissingLibraryError where Open3D, which corrects the path, is missing."""
+        require_libraries(('open3d',), 'loop_closure.enabled', 'offline')
         self._closure = LoopClosure(config)
         self._graph = PoseGraph()
         self._closed = 0

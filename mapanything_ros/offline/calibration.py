@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL.ExifTags import Base
 from PIL.Image import Exif
 import yaml
 
@@ -32,7 +31,9 @@ from mapanything_ros.core.errors import InputError
 
 # The diagonal of 24x36 mm film, which EXIF compares focal lengths on.
 FILM_DIAGONAL_MM = math.hypot(24.0, 36.0)
+# By number: Pillow before 9.3, so Ubuntu 22.04's, has no ExifTags.Base.
 EXIF_SUB_DIRECTORY = 0x8769
+FOCAL_LENGTH_ON_FILM = 0xA405
 
 
 class Calibration(Protocol):
@@ -61,7 +62,7 @@ class ExifCalibration:
 
     def camera(self, width: int, height: int, exif: Exif | None) -> Camera:
         """Return the camera of a picture; see Calibration."""
-        film_mm = exif.get_ifd(EXIF_SUB_DIRECTORY).get(Base.FocalLengthIn35mmFilm) if exif else 0
+        film_mm = exif.get_ifd(EXIF_SUB_DIRECTORY).get(FOCAL_LENGTH_ON_FILM) if exif else 0
         if not film_mm:
             raise InputError(
                 'it has no focal length in its EXIF data: give --intrinsics fx,fy,cx,cy or a '

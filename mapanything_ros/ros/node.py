@@ -52,6 +52,7 @@ from mapanything_ros.core.errors import (
     ExportError,
     GpuLostError,
     InputError,
+    MissingLibraryError,
 )
 from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.ros.core_log import CoreLog
@@ -144,10 +145,11 @@ class MapAnythingNode(LifecycleNode):
             try:
                 config = read_config(self)
                 backend = create_backend(config)
+                reconstructor = Reconstructor(config, backend)
             except GpuLostError as error:
                 self._on_gpu_lost(str(error))
                 return TransitionCallbackReturn.FAILURE
-            except (ConfigError, BackendUnavailableError) as error:
+            except (ConfigError, BackendUnavailableError, MissingLibraryError) as error:
                 self.get_logger().error(f'cannot configure: {error}')
                 return TransitionCallbackReturn.FAILURE
             taken.callback(self._forget_backend)
@@ -155,7 +157,7 @@ class MapAnythingNode(LifecycleNode):
             self._buffer = TreeBuffer()
             listener = TransformListener(self._buffer, self)
             taken.callback(listener.unregister)
-            self._reconstructor = Reconstructor(config, backend)
+            self._reconstructor = reconstructor
             self._assembler = FrameAssembler(config, self._buffer, self._reporter)
             outputs = Publishers(self, config.tf.map_frame)
             taken.callback(outputs.destroy, self)

@@ -14,13 +14,17 @@
 
 """The set-up script, without installing anything: what it would do, and where."""
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import importlib.util
 import os
 from pathlib import Path
+import socket
 import subprocess
 import sys
 import sysconfig
+from threading import Thread
 
+from packaging.requirements import Requirement
 import pytest
 
 
@@ -90,21 +94,113 @@ def test_beside_a_ros_the_environment_sees_its_packages_and_its_own_share(setup,
     assert shown.stdout.strip() == f'/opt/ros/jazzy{os.pathsep}{setup.VENV}'
 
 
-@pytest.mark.parametrize(
-    'numpy, constraint', [('1.26.4', 'numpy<2\n'), ('2.3.1', '')]
-)
-def test_numpy_and_opencv_of_a_ros_are_respected(
-    setup, sourced_ros, monkeypatch, numpy, constraint
-):
-    sourced_ros(rclpy='', cv2='', numpy=f'__version__ = "{numpy}"', torch='raise ImportError')
+def test_numpy_and_opencv_of_a_ros_stay_as_they_are(setup, sourced_ros, tmp_path, monkeypatch):
+    sourced_ros(rclpy='', cv2='', torch='raise ImportError')
+    for stem in ('numpy-1.21.5', 'PyYAML-5.4.1', 'cycler-0.11.0'):
+        info = tmp_path / 'ros' / 'site-packages' / f'{stem}.dist-info'
+        info.mkdir()
+        name, version = stem.split('-')
+        (info / 'METADATA').write_text(f'Name: {name}\nVersion: {version}\n')
     setup.VENV.mkdir()
     monkeypatch.setattr(setup, 'PYTHON', os.path.realpath(sys.executable))
-    (wanted,), constraints = setup.beside_system([setup.ROOT / 'requirements.txt'])
-    assert constraints.read_text() == constraint
+    (wanted,), options = setup.beside_system(setup.LIBRARIES_REQUIREMENTS)
+    constraints = options[1].read_text().splitlines()
+    assert {'numpy==1.21.5', 'pyyaml==5.4.1'} <= set(constraints)
+    assert not any(line.startswith('cycler') for line in constraints)
     lines = wanted.read_text().splitlines()
     assert not any(line.startswith('opencv') for line in lines)
-    assert any(line.startswith('torch==') for line in lines)
+    assert any(line.startswith('torch>=') for line in lines)
     assert any(line.startswith('open3d') for line in lines)
+
+
+@pytest.fixture
+def libraries(setup, monkeypatch):
+    """Return a function that gives pip's arguments of the step that brings torch."""
+    monkeypatch.setattr(setup.platform, 'system', lambda: 'Linux')
+
+    def arguments(*, gpu: bool, answers: bool) -> list[str]:
+        given: list[str] = []
+        monkeypatch.setattr(setup, 'has_nvidia_gpu', lambda: gpu)
+        monkeypatch.setattr(setup, 'answers', lambda url: answers)
+        monkeypatch.setattr(setup, 'pip', lambda *given_, **_: given.extend(map(str, given_)))
+        setup.install_libraries(
+            setup.Interpreter('python3', '3.12', None), setup.LIBRARIES_REQUIREMENTS, False)
+        return given
+
+    return arguments
+
+
+def test_without_a_gpu_torch_comes_without_cuda(libraries, capsys):
+    given = libraries(gpu=False, answers=True)
+    assert given[given.index('--extra-index-url') + 1] == 'https://download.pytorch.org/whl/cpu'
+    assert capsys.readouterr().out == ''
+
+
+def test_where_the_builds_without_cuda_are_out_of_reach_that_is_said_and_the_index_is_used(
+        libraries, capsys):
+    assert '--extra-index-url' not in libraries(gpu=False, answers=False)
+    assert 'download.pytorch.org/whl/cpu does not answer' in capsys.readouterr().out
+
+
+def test_with_a_gpu_torch_is_the_default_build_and_nobody_is_asked(setup, libraries, monkeypatch):
+    assert '--extra-index-url' not in libraries(gpu=True, answers=True)
+
+
+def test_each_sign_of_an_nvidia_gpu_counts(setup, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup.shutil, 'which', lambda tool: None)
+    for name in setup.GPU_FILES:
+        monkeypatch.setattr(setup.os.path, 'exists', lambda path, name=name: path == name)
+        assert setup.has_nvidia_gpu()
+    monkeypatch.setattr(setup.os.path, 'exists', lambda path: False)
+    assert not setup.has_nvidia_gpu()
+    monkeypatch.setattr(setup.shutil, 'which', lambda tool: f'/usr/lib/wsl/lib/{tool}')
+    assert setup.has_nvidia_gpu()
+
+
+@pytest.fixture
+def server():
+    """Serve one page, and an address that accepts and never answers."""
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == '/whl/cpu/torch/' else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Page) as serving, socket.create_server(
+            ('127.0.0.1', 0)) as silent:
+        Thread(target=serving.serve_forever, daemon=True).start()
+        yield (f'http://127.0.0.1:{serving.server_port}',
+               f'http://127.0.0.1:{silent.getsockname()[1]}')
+        serving.shutdown()
+
+
+def test_an_address_answers_or_is_given_up(setup, server, monkeypatch):
+    serving, silent = server
+    assert setup.answers(f'{serving}/whl/cpu/torch/')
+    assert not setup.answers(f'{serving}/elsewhere/')
+    monkeypatch.setattr(setup, 'CPU_INDEX_WAIT_S', 1)
+    assert not setup.answers(f'{silent}/whl/cpu/torch/')
+    assert not setup.answers('http://no-such-host.invalid/')
+
+
+def test_the_versions_that_are_tested_fit_what_is_required(setup):
+    tested: dict[str, list[str]] = {}
+    for line in setup.TESTED.read_text().splitlines():
+        if line and not line.startswith('#'):
+            pinned = Requirement(line)
+            (pin,) = pinned.specifier
+            assert pin.operator == '==', line
+            tested.setdefault(pinned.name, []).append(pin.version)
+    for path in (*setup.LIBRARIES_REQUIREMENTS, setup.MODEL_REQUIREMENTS):
+        for line in path.read_text().splitlines():
+            if not line or line.startswith('#'):
+                continue
+            wanted = Requirement(line.partition('  #')[0])
+            for version in tested.pop(wanted.name, ()):
+                assert wanted.specifier.contains(version), line
+    assert not tested
 
 
 def test_a_python_that_is_too_old_or_new_is_named(setup, monkeypatch):

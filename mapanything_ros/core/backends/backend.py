@@ -59,8 +59,8 @@ def create_backend(config: Config) -> Backend:
     """
     Load the backend that the configuration names.
 
-    Raises BackendUnavailableError if it cannot run here, GpuLostError if the GPU broke. Whatever
-    is raised, the GPU's memory is given back before.
+    Raises BackendUnavailableError or MissingLibraryError if it cannot run here, GpuLostError if
+    the GPU broke. Whatever is raised, the GPU's memory is given back before.
     """
     device = torch_device(config.device)
     try:

@@ -48,7 +48,7 @@ def write_colmap(folder: Path, keyframes: KeyframeStore, cloud: PointCloud) -> N
     then up to 200,000 points of the cloud, evenly spread, without tracks: COLMAP's window hides
     those until its least track length is set to 0.
     """
-    pycolmap = load_pycolmap()
+    pycolmap = load_pycolmap('the format colmap')
     with whole(folder) as part:
         images, model = part / 'images', pycolmap.Reconstruction()
         images.mkdir(parents=True)

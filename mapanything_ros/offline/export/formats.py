@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from mapanything_ros.core.errors import InputError
 from mapanything_ros.core.export import write_cloud
+from mapanything_ros.core.libraries import require_libraries
 from mapanything_ros.offline.export.clouds import write_las, write_xyz
 from mapanything_ros.offline.export.colmap_model import write_colmap
 from mapanything_ros.offline.export.finish import Finished
@@ -59,6 +60,20 @@ FORMATS: dict[str, Format] = {
         path, made.keyframes, made.cloud, made.voxel_m)),
     **{f'mesh{suffix}': Format(f'mesh{suffix}', _write_mesh) for suffix in SUFFIXES},
 }
+
+
+# The libraries of requirements/ that a format alone needs, and the file that brings them.
+LIBRARIES = {
+    'las': (('laspy', 'lazrs'), 'offline'), 'laz': (('laspy', 'lazrs'), 'offline'),
+    'colmap': (('pycolmap',), 'colmap')}
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raise MissingLibraryError where a format cannot be written here: before hours of work."""
+    for name in names:
+        if name in LIBRARIES:
+            modules, requirements = LIBRARIES[name]
+            require_libraries(modules, f'the format {name}', requirements)
 
 
 def parse_formats(text: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ POINTS = 80_000
 CAMERAS = 40
 # A numeric colour a point costs a byte; a colour name would cost twenty.
 COLOURS = 256
+# By number: Pillow before 9.1, so Ubuntu 22.04's, has no Image.Dither.
+NO_DITHER = 0
 # How far around the box that holds all but strays the view reaches, as a share of its size.
 MARGIN = 0.25
 # What is this much higher than the cameras, as a share of the map's height, is taken for ceiling.
@@ -87,8 +89,9 @@ def map_view(results: Results) -> MapView:
 
 
 def _points(cloud: PointCloud) -> dict[str, Any]:
-    pixels = Image.fromarray(cloud.rgb[None]).quantize(COLOURS, dither=Image.Dither.NONE)
-    table = pixels.getpalette('RGB') or []
+    row: Any = Image.fromarray(cloud.rgb[None])
+    pixels = row.quantize(COLOURS, dither=NO_DITHER)
+    table = pixels.getpalette() or []
     last = len(table) // 3 - 1
     scale = [
         [i / max(last, 1), f'rgb({table[3 * i]},{table[3 * i + 1]},{table[3 * i + 2]})']

@@ -67,7 +67,7 @@ class ColmapBackend(Backend):
     name = 'colmap'
 
     def __init__(self, config: ColmapConfig, device: torch.device) -> None:
-        """Load pycolmap; raise BackendUnavailableError where it is missing."""
+        """Load pycolmap; raise MissingLibraryError where there is none."""
         self._config = config
         self._device = device
         self._structure_from_motion = StructureFromMotion(config.max_features)

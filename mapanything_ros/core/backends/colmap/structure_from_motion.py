@@ -35,6 +35,7 @@ from mapanything_ros.core.backends.colmap.pose_refinement import ImagePair, refi
 from mapanything_ros.core.backends.colmap.signal_handlers import signal_handlers_kept
 from mapanything_ros.core.datatypes import Array, Keyframe
 from mapanything_ros.core.errors import ReconstructionError
+from mapanything_ros.core.libraries import require_libraries
 
 # Fewer matches than this between two images are chance.
 MIN_MATCHES = 15
@@ -255,8 +256,13 @@ def _median_angle_deg(model: Any) -> float:
     return float(np.degrees(np.median(angles))) if angles else 0.0
 
 
-def load_pycolmap() -> ModuleType:
-    """Import pycolmap, quietly; its import installs signal handlers, which are undone."""
+def load_pycolmap(needed_by: str = "backend 'colmap'") -> ModuleType:
+    """
+    Import pycolmap, quietly; raise MissingLibraryError where it is missing.
+
+    Its import installs signal handlers, which are undone.
+    """
+    require_libraries(('pycolmap',), needed_by, 'colmap')
     with signal_handlers_kept():
         import pycolmap
 

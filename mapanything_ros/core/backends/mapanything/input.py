@@ -36,6 +36,9 @@ TRAINED_SHORT_SIDES_PX = (518, 392, 336, 294, 252, 168)
 # ImageNet's, which DINOv2 normalises with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Pillow's filters by number: before 9.1, so on Ubuntu 22.04, Image.Resampling is not there.
+LANCZOS = 1
+BICUBIC = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +236,7 @@ class Crop:
     def image(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the (H,W,3) picture, Lanczos where it shrinks, bicubic where it grows."""
         shrinks = self.scaled[0] < self.original[0]
-        kind = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+        kind = LANCZOS if shrinks else BICUBIC
         return np.array(self._cut(np.asarray(Image.fromarray(rgb).resize(self.scaled, kind))))
 
     def depth(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
