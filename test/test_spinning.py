@@ -16,9 +16,10 @@
 
 from threading import current_thread, Event, main_thread, Timer
 
-from conftest import context, random_domain
 from domain_coordinator import domain_id
 import pytest
+import rclpy
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -58,7 +59,9 @@ def test_a_thread_that_is_about_to_wait_when_it_is_told_to_end_does_end(
             assert executor.told.wait(DEADLINE_S)
         return handle.fget(subscription)
 
-    with domain_id(random_domain) as domain, context(domain) as own:
+    own = Context()
+    with domain_id() as domain:
+        rclpy.init(context=own, domain_id=domain)
         node, executor = Node('node', context=own), Told(context=own)
         executor.add_node(node)
         node.create_subscription(Empty, 'topic', print, 1)
@@ -71,3 +74,4 @@ def test_a_thread_that_is_about_to_wait_when_it_is_told_to_end_does_end(
         rescue.cancel()
         executor.shutdown()
         node.destroy_node()
+        own.try_shutdown()
