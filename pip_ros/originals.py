@@ -45,9 +45,9 @@ REQUIREMENTS = ('osrf_pycommon==2.0.2', 'psutil==7.2.2')
 # The tests that speak with ROS.
 TESTS = (
     'test/test_conversions.py', 'test/test_frames.py', 'test/test_launch.py',
-    'test/test_node_*.py', 'test/test_stack_*.py', 'test/test_transforms.py',
-    'pip_ros/test/test_cv_bridge.py', 'pip_ros/test/test_point_cloud2.py',
-    'pip_ros/test/test_t*.py')
+    'test/test_node_*.py', 'test/test_ros2_launch.py', 'test/test_spinning.py',
+    'test/test_stack_*.py', 'test/test_transforms.py', 'pip_ros/test/test_cv_bridge.py',
+    'pip_ros/test/test_point_cloud2.py', 'pip_ros/test/test_t*.py')
 
 
 def main() -> int:
@@ -61,7 +61,7 @@ def main() -> int:
     run(sys.executable, '-m', 'pip', 'install', '--quiet', '--upgrade', '--no-deps',
         '--target', FROM_PYPI, *REQUIREMENTS)
     run(VENV / 'bin' / 'colcon', 'build', '--merge-install', '--event-handlers',
-        'console_cohesion-', '--paths', ROOT, *(folders[name] for name in PACKAGES),
+        'console_stderr-', '--paths', ROOT, *(folders[name] for name in PACKAGES),
         '--cmake-args', *cmake_options())
     build_cv_bridge(folders['cv_bridge'])
     tests = [path for name in TESTS for path in sorted(ROOT.glob(name))]

@@ -14,6 +14,7 @@
 
 """The launch files, as `ros2 launch` finds them by share path."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -27,6 +28,10 @@ from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
+
+# launch has every logger that is made from now on keep to itself, also those of the core, which
+# the node hands on.
+logging.setLoggerClass(logging.Logger)
 
 SHARE = Path(get_package_share_directory('mapanything_ros'))
 LAUNCH_FILES = ['mapanything.launch.py', 'demo.launch.py']
