@@ -16,7 +16,8 @@
 Make `.venv` with all that mapanything_ros needs, and do nothing where it is there already.
 
 Without a ROS 2 on the machine, ROS 2 Jazzy comes from PyPI wheels, tf2_msgs is generated, and
-`pip_ros` supplies the rest. Where a ROS 2 is sourced, `.venv` sees the packages of that one.
+`pip_ros` supplies the rest; with ROS_WHEELS=kilted Kilted does, in `.venv-kilted`. Where a ROS 2
+is sourced, `.venv` sees the packages of that one.
 With `model` as argument MapAnything is installed as well: from MAPANYTHING_SRC, a folder or an
 address that pip understands, else from its repository. With `gpu-kit` it goes, with what it needs
 of pure Python, into a folder to be carried to a GPU machine without network.
@@ -44,7 +45,10 @@ import time
 
 ROOT = Path(__file__).resolve().parent.parent
 PIP_ROS = ROOT / 'pip_ros'
-VENV = ROOT / '.venv'
+# The distributions that PyPI has wheels of, and where they go.
+WHEELS = {'jazzy': '.venv', 'kilted': '.venv-kilted'}
+DISTRO = os.environ.get('ROS_WHEELS') or 'jazzy'
+VENV = ROOT / WHEELS.get(DISTRO, '.venv')
 PYTHON = VENV / 'bin' / 'python'
 REQUIREMENTS = ROOT / 'requirements'
 LIBRARIES_REQUIREMENTS = [
@@ -147,13 +151,22 @@ def main() -> None:
 
 def find_interpreter() -> Interpreter:
     """Return the running Python if it fits, else the first on PATH that does."""
+    if DISTRO not in WHEELS:
+        raise SetupError(
+            f'PyPI has no wheels of ROS 2 {DISTRO}, only of {" and ".join(WHEELS)}; where a ROS 2 '
+            'is sourced, leave ROS_DISTRO out of the command')
     ros_distro = os.environ.get('ROS_DISTRO')
     if ros_distro:
         # The packages of a distribution are built for its own Python.
         executable, version = probe('python3')
         if ask(executable, 'import rclpy; print("yes")') == 'yes':
+            if 'ROS_WHEELS' in os.environ:
+                raise SetupError(
+                    'ROS_DISTRO on the command line chooses wheels, but a ROS 2 is sourced: leave '
+                    'it out, or use a shell without ROS')
             return Interpreter(executable, version, ros_distro)
-        print(f'setup: ROS_DISTRO is {ros_distro}, but python3 has no rclpy; using PyPI instead')
+        if 'ROS_WHEELS' not in os.environ:
+            print(f'setup: ROS_DISTRO is {ros_distro}, but python3 has no rclpy; using PyPI')
     for name in [sys.executable, *(f'python{version}' for version in reversed(SUPPORTED))]:
         executable, version = probe(name)
         if version in SUPPORTED:
@@ -243,7 +256,7 @@ def can_sudo() -> bool:
 
 def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
     venv = f'{interpreter} {ROOT}'
-    ros = digest([PIP_ROS / 'requirements-ros.txt'])
+    ros = digest(ros_requirements())
     messages = digest([PIP_ROS / 'tf2_msgs'])
     requirements = LIBRARIES_REQUIREMENTS
     product = ['setup.py', 'setup.cfg', 'package.xml', 'resource', 'launch', 'config',
@@ -254,7 +267,7 @@ def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
     steps = [Step('venv', title, venv, lambda interrupted: make_venv(interpreter))]
     if interpreter.ros_distro is None:
         steps += [
-            Step('ros', 'ROS 2 Jazzy from PyPI', ros, install_ros),
+            Step('ros', f'ROS 2 {DISTRO.capitalize()} from PyPI', ros, install_ros),
             Step('tf2_msgs', 'tf2_msgs', ros + messages, build_tf2_msgs),
             Step('pip_ros', 'tf2_ros, cv_bridge, sensor_msgs_py, tf_transformations',
                  digest([PIP_ROS / 'src', PIP_ROS / 'pyproject.toml']), install_pip_ros),
@@ -301,8 +314,12 @@ def make_venv(interpreter: Interpreter) -> None:
     site_packages(interpreter).joinpath('mapanything_ros_ament.pth').write_text(AMENT_PATH_HOOK)
 
 
+def ros_requirements() -> list[Path]:
+    return [PIP_ROS / 'requirements-ros.txt', PIP_ROS / f'requirements-{DISTRO}.txt']
+
+
 def install_ros(interrupted: bool) -> None:
-    pip('-r', PIP_ROS / 'requirements-ros.txt', interrupted=interrupted)
+    pip(*(part for path in ros_requirements() for part in ('-r', path)), interrupted=interrupted)
 
 
 def build_tf2_msgs(interrupted: bool) -> None:

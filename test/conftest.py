@@ -25,7 +25,6 @@ import os
 from pathlib import Path
 import random
 import sys
-from threading import Thread
 
 from domain_coordinator import domain_id
 from gpu import Gpu
@@ -40,6 +39,7 @@ from tf_tree import TfTree
 
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
+from mapanything_ros.ros.spinning import spinning
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 HERE = Path(__file__).parent
@@ -177,10 +177,8 @@ def nodes() -> Iterator[tuple[Node, Node]]:
         listener = rclpy.create_node('listener', context=own)
         executor = SingleThreadedExecutor(context=own)
         executor.add_node(listener)
-        thread = Thread(target=executor.spin)
-        thread.start()
-        yield player, listener
+        with spinning(executor):
+            yield player, listener
         executor.shutdown()
-        thread.join()
         player.destroy_node()
         listener.destroy_node()

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 import time
 from typing import Any
 
@@ -112,6 +112,7 @@ class Robot:
         if activate:
             self.node.trigger_configure()
             self.node.trigger_activate()
+        self._ended = Event()
         self._thread = Thread(target=self._spin)
         self._thread.start()
         self.wait_for_connections(activate)
@@ -148,7 +149,8 @@ class Robot:
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
+            while not self._ended.is_set():
+                self._executor.spin_once()
         except ExternalShutdownException:
             pass
         except BaseException as error:
@@ -157,9 +159,11 @@ class Robot:
     def close(self) -> None:
         """End everything; fail where the node died or the backend was given nonsense."""
         self.backend.free.set()
-        self._executor.shutdown()
+        # Not by shutdown(), which can leave the thread asleep (see spinning).
+        self._executor.create_task(self._ended.set)
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), 'the node hangs'
+        self._executor.shutdown()
         self.node.release()
         self.node.destroy_node()
         self.peer.destroy_node()

@@ -381,6 +381,7 @@ def test_what_the_gpu_cannot_hold_is_computed_from_tensors_on_the_host(weights, 
     assert moved.intrinsics is view.intrinsics and moved.keyframe_id == view.keyframe_id
 
     class OnGpu:
+
         def to(self, device: torch.device) -> Prediction:
             return view.to(device)
 
@@ -622,5 +623,3 @@ def test_noise_that_the_network_cannot_take_is_no_reason_not_to_start(rehearse, 
 
 def test_a_window_of_one_image_is_rehearsed(rehearse):
     assert_true(rehearse(1, 1, 1).infer(keyframes(1)))
-
-

@@ -106,6 +106,7 @@ def test_what_names_no_gpu_means_the_chosen_one(monkeypatch):
     entered = []
 
     class Chosen:
+
         def __init__(self, device: torch.device) -> None:
             self.device = device
 
@@ -305,6 +306,7 @@ def test_a_side_stream_is_one_stream_that_is_waited_for(monkeypatch):
     done = []
 
     class Stream:
+
         def __init__(self, device: torch.device) -> None:
             done.append(f'made for {device}')
 

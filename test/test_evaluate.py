@@ -48,6 +48,7 @@ def place():
 
 
 class Witness(SimulatedBackend):
+
     def __init__(self, place, fail=()):
         super().__init__(place, Faults(), 0)
         self.windows, self.fail = [], fail

@@ -16,6 +16,7 @@
 
 from contextlib import suppress
 import json
+import logging
 import os
 from pathlib import Path
 import pty
@@ -37,6 +38,10 @@ from launch_ros.actions import PushRosNamespace
 import yaml
 
 from mapanything_ros.core.config import Config, to_values
+
+# launch has every logger that is made from now on keep to itself, also those of the core, which
+# the node hands on.
+logging.setLoggerClass(logging.Logger)
 
 SHARE = Path(get_package_share_directory('mapanything_ros'))
 LAUNCH_FILES = ['mapanything.launch.py', 'demo.launch.py']

@@ -135,5 +135,3 @@ def test_the_process_ends_with_a_code_that_says_start_me_again(when):
     assert ended.returncode == GPU_LOST, ended.stderr
     assert ended.stderr.count(SENTENCE) == 1, ended.stderr
     assert 'this process ends' in ended.stderr and 'Traceback' not in ended.stderr
-
-

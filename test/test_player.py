@@ -126,6 +126,7 @@ def test_the_time_is_known_before_the_first_message_comes(bag, monkeypatch):
     events = []
 
     class Topic:
+
         def __init__(self, kind, name, qos):
             self.name = name
 

@@ -271,6 +271,7 @@ def test_the_backend_sees_odometry_only_where_it_is_trusted():
     seen = []
 
     class Spy(WallBackend):
+
         def infer(self, keyframes):
             seen.extend(k.odom_from_camera for k in keyframes)
             return super().infer(keyframes)

@@ -137,6 +137,7 @@ class Mapping:
         answered = threading.Event()
 
         class Answer:
+
             def set_result(self, result: str) -> None:
                 answered.set()
 
@@ -239,6 +240,7 @@ class Stages:
 
 
 class Answer:
+
     def __init__(self) -> None:
         self.text, self.given = '', threading.Event()
 

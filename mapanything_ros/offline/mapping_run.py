@@ -17,14 +17,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-import threading
 import time
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -42,6 +41,7 @@ from mapanything_ros.offline.player import Player
 from mapanything_ros.offline.recorder import PublishedKeyframe, Recorder
 from mapanything_ros.offline.truth import Topics
 from mapanything_ros.offline.tum import read_tum
+from mapanything_ros.ros.spinning import spinning
 
 NODE_MODULE = 'mapanything_ros.ros.node'
 START_TIMEOUT_S = 90.0
@@ -127,17 +127,11 @@ def _spinning_node() -> Iterator[Node]:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
 
-    def spin() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name='demo_spin')
-    thread.start()
     try:
-        yield node
+        with spinning(executor):
+            yield node
     finally:
         executor.shutdown()
-        thread.join()
         node.destroy_node()
         rclpy.try_shutdown()
 

@@ -80,6 +80,7 @@ class Notices:
 
 
 class _Handler(logging.Handler):
+
     def __init__(self, notices: Notices) -> None:
         super().__init__(logging.WARNING)
         self._notices = notices

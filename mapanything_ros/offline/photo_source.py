@@ -90,6 +90,7 @@ class PhotoSource:
 
 
 class _Photo:
+
     def __init__(self, path: Path, calibration: Calibration | None) -> None:
         self._path = path
         self._calibration = calibration

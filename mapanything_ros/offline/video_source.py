@@ -104,6 +104,7 @@ class VideoSource:
 
 
 class _Picture:
+
     def __init__(self, rgb: Rgb, calibration: Calibration | None) -> None:
         self._rgb = rgb
         self._calibration = calibration

@@ -40,12 +40,12 @@ class Patch:
 
     @property
     def normal(self) -> np.ndarray:
-        """Return the unit normal (3,) on the visible side."""
+        """Return the unit vector (3,) that points to the visible side."""
         normal = np.cross(self.edge_v, self.edge_u)
         return normal / np.linalg.norm(normal)
 
     def points(self, st: np.ndarray) -> np.ndarray:
-        """Return the points (N, 3) at the parameters `st` (N, 2)."""
+        """Return where the parameters `st` (N, 2) are, as (N, 3)."""
         return self.origin + st[:, :1] * self.edge_u + st[:, 1:] * self.edge_v
 
 

@@ -31,17 +31,23 @@ import pytest
 @pytest.fixture
 def setup(tmp_path, monkeypatch):
     """Load the script with its `.venv` in an empty folder."""
-    path = Path(__file__).parent.parent / 'bootstrap.py'
-    spec = importlib.util.spec_from_file_location('bootstrap', path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, 'bootstrap', module)
-    spec.loader.exec_module(module)
+    monkeypatch.delenv('ROS_WHEELS', raising=False)
+    module = load(monkeypatch)
     venv = tmp_path / '.venv'
     for name, value in {
         'VENV': venv, 'PYTHON': venv / 'bin' / 'python', 'LOG': venv / 'setup.log',
         'STAMPS': venv / 'stamps',
     }.items():  # fmt: skip
         monkeypatch.setattr(module, name, value)
+    return module
+
+
+def load(monkeypatch):
+    path = Path(__file__).parent.parent / 'bootstrap.py'
+    spec = importlib.util.spec_from_file_location('bootstrap', path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, 'bootstrap', module)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -79,6 +85,39 @@ def test_without_rclpy_ros_comes_from_wheels_though_ros_distro_is_set(setup, sou
     assert 'python3 has no rclpy' in capsys.readouterr().out
     names = [step.name for step in setup.steps_for(interpreter, with_model=False)]
     assert names == ['venv', 'ros', 'tf2_msgs', 'pip_ros', 'libraries', 'package']
+
+
+def test_wheels_of_another_distribution_have_a_virtual_environment_of_their_own(monkeypatch):
+    monkeypatch.setenv('ROS_WHEELS', 'kilted')
+    monkeypatch.setenv('ROS_DISTRO', 'kilted')
+    setup = load(monkeypatch)
+    assert setup.VENV == setup.ROOT / '.venv-kilted'
+    steps = setup.steps_for(setup.find_interpreter(), with_model=False)
+    assert 'ROS 2 Kilted from PyPI' in [step.title for step in steps]
+    pinned = ''.join(path.read_text() for path in setup.ros_requirements())
+    assert 'ros-kilted-rclpy==' in pinned and 'ros-jazzy' not in pinned
+
+
+def test_wheels_that_there_are_not_are_refused(monkeypatch):
+    monkeypatch.setenv('ROS_WHEELS', 'humble')
+    setup = load(monkeypatch)
+    with pytest.raises(setup.SetupError, match='no wheels of ROS 2 humble, only of jazzy and kil'):
+        setup.find_interpreter()
+
+
+def test_wheels_are_refused_beside_a_sourced_ros(sourced_ros, monkeypatch):
+    sourced_ros(rclpy='')
+    monkeypatch.setenv('ROS_WHEELS', 'kilted')
+    setup = load(monkeypatch)
+    with pytest.raises(setup.SetupError, match='a ROS 2 is sourced: leave it out'):
+        setup.find_interpreter()
+
+
+@pytest.mark.parametrize('distro', ['jazzy', 'kilted'])
+def test_every_version_of_the_wheels_is_exact(setup, distro):
+    for name in ('ros', distro):
+        lines = (setup.PIP_ROS / f'requirements-{name}.txt').read_text().splitlines()
+        assert all('==' in line for line in lines if not line.startswith('#'))
 
 
 def test_beside_a_ros_the_environment_sees_its_packages_and_its_own_share(setup, sourced_ros):

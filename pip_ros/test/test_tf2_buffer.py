@@ -30,12 +30,7 @@ from tf2_ros import (
     LookupException,
     TransformException,
 )
-from tf_transformations import (
-    quaternion_about_axis,
-    quaternion_from_matrix,
-    quaternion_matrix,
-    translation_matrix,
-)
+from tf_transformations import quaternion_from_matrix, quaternion_matrix
 
 LATEST = Time()
 
@@ -67,10 +62,17 @@ def from_matrix(parent, child, matrix, time_s=1.0):
     return stamped(parent, child, time_s, matrix[:3, 3], quaternion_from_matrix(matrix))
 
 
+def about_z(angle: float) -> np.ndarray:
+    """Return the quaternion of a turn to the left."""
+    return np.array([0, 0, math.sin(angle / 2), math.cos(angle / 2)])
+
+
 def random_pose(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     quat = rng.normal(size=4)
-    return translation_matrix(rng.normal(size=3)) @ quaternion_matrix(quat / np.linalg.norm(quat))
+    pose = quaternion_matrix(quat / np.linalg.norm(quat))
+    pose[:3, 3] = rng.normal(size=3)
+    return pose
 
 
 def buffer_with(*messages: TransformStamped) -> Buffer:
@@ -81,8 +83,7 @@ def buffer_with(*messages: TransformStamped) -> Buffer:
 
 
 def test_a_point_of_the_child_lands_where_the_transform_says():
-    quarter_turn_left = quaternion_about_axis(math.pi / 2, (0, 0, 1))
-    buffer = buffer_with(stamped('map', 'robot', 1.0, (10, 0, 0), quarter_turn_left))
+    buffer = buffer_with(stamped('map', 'robot', 1.0, (10, 0, 0), about_z(math.pi / 2)))
     map_from_robot = matrix_of(buffer.lookup_transform('map', 'robot', seconds(1.0)))
     one_metre_ahead = np.array([1.0, 0.0, 0.0, 1.0])
     np.testing.assert_allclose(map_from_robot @ one_metre_ahead, [10, 1, 0, 1], atol=1e-12)
@@ -108,15 +109,14 @@ def test_lookups_chain_through_the_common_ancestor_both_ways(seed):
 
 
 def test_between_samples_position_is_linear_and_rotation_takes_the_shorter_arc():
-    half_turn = quaternion_about_axis(math.radians(-160), (0, 0, 1))
-    negated = tuple(-part for part in half_turn)
+    negated = -about_z(math.radians(-160))
     buffer = buffer_with(
         stamped('map', 'robot', 1.0, (0, 0, 0)),
         stamped('map', 'robot', 3.0, (4, 8, -2), negated),
     )
     found = matrix_of(buffer.lookup_transform('map', 'robot', seconds(1.5)))
     np.testing.assert_allclose(found[:3, 3], [1, 2, -0.5], atol=1e-12)
-    expected = quaternion_matrix(quaternion_about_axis(math.radians(-40), (0, 0, 1)))
+    expected = quaternion_matrix(about_z(math.radians(-40)))
     np.testing.assert_allclose(found[:3, :3], expected[:3, :3], atol=1e-12)
 
 
@@ -129,7 +129,6 @@ def test_zero_time_means_the_latest_time_that_all_dynamic_transforms_share():
     found = buffer.lookup_transform('map', 'camera', LATEST)
     assert Time.from_msg(found.header.stamp).nanoseconds == 2_000_000_000
     np.testing.assert_allclose(matrix_of(found)[:3, 3], [1, 5, 1], atol=1e-12)
-    assert buffer.get_latest_common_time('map', 'camera').nanoseconds == 2_000_000_000
 
 
 def test_stamps_keep_their_nanoseconds():
@@ -178,8 +177,7 @@ def test_each_failure_has_its_exception(target, source, error):
     with pytest.raises(error):
         buffer.lookup_transform(target, source, LATEST)
     assert issubclass(error, TransformException)
-    can, reason = buffer.can_transform(target, source, LATEST, return_debug_tuple=True)
-    assert not can and reason
+    assert not buffer.can_transform(target, source, LATEST)
 
 
 def test_a_loop_in_the_tree_is_found():
@@ -223,38 +221,6 @@ def test_the_cache_forgets_and_refuses_what_is_too_old():
     buffer.set_transform(late_but_in_time, 'test')
     found = matrix_of(buffer.lookup_transform('map', 'robot', seconds(4.5)))
     assert found[0, 3] == pytest.approx((40 + 5) / 2)
-
-
-def test_the_advanced_lookup_follows_a_fixed_frame_through_time():
-    buffer = buffer_with(
-        stamped('map', 'robot', 1.0, (1, 0, 0)), stamped('map', 'robot', 4.0, (4, 0, 0))
-    )
-    found = buffer.lookup_transform_full(
-        'robot', seconds(4.0), 'robot', seconds(2.0), fixed_frame='map'
-    )
-    np.testing.assert_allclose(matrix_of(found)[:3, 3], [-2, 0, 0], atol=1e-12)
-    assert found.header.stamp.sec == 4
-
-
-def test_a_lookup_waits_for_a_transform_that_comes_late():
-    buffer = Buffer()
-    message = stamped('map', 'robot', 1.0, (7, 0, 0))
-    timer = threading.Timer(0.1, lambda: buffer.set_transform(message, 'test'))
-    timer.start()
-    found = buffer.lookup_transform('map', 'robot', LATEST, timeout=Duration(seconds=20))
-    timer.join()
-    assert found.transform.translation.x == 7.0
-
-
-def test_a_future_is_done_when_the_transform_comes():
-    buffer = buffer_with(stamped('sea', 'island'))
-    future = buffer.wait_for_transform_async('map', 'robot', LATEST)
-    buffer.set_transform(stamped('map', 'other'), 'test')
-    assert not future.done()
-    buffer.set_transform(stamped('map', 'robot', 1.0, (7, 0, 0)), 'test')
-    assert future.done() and future.result().transform.translation.x == 7.0
-    buffer.set_transform(stamped('map', 'robot', 2.0, (8, 0, 0)), 'test')
-    assert future.result().transform.translation.x == 7.0
 
 
 def test_readers_and_writers_do_not_disturb_each_other():

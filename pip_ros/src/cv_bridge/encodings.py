@@ -29,7 +29,6 @@ DTYPE_OF_DEPTH = {
     '32F': 'float32',
     '64F': 'float64',
 }
-DEPTH_OF_DTYPE = {dtype: depth for depth, dtype in DTYPE_OF_DEPTH.items()}
 BITS_OF_DEPTH = {'8U': 8, '8S': 8, '16U': 16, '16S': 16, '32S': 32, '32F': 32, '64F': 64}
 CHANNELS_OF_COLOR = {'mono': 1, 'rgb': 3, 'bgr': 3, 'rgba': 4, 'bgra': 4}
 # ROS names a Bayer pattern by its pixels (0, 0) and (0, 1); OpenCV by (1, 1) and (1, 2).
@@ -59,10 +58,6 @@ class Encoding:
     @property
     def bits(self) -> int:
         return BITS_OF_DEPTH[self.depth]
-
-    @property
-    def cv_type(self) -> int:
-        return cv2.CV_MAKETYPE(getattr(cv2, f'CV_{self.depth}'), self.channels)
 
 
 def parse(name: str) -> Encoding:

@@ -20,7 +20,6 @@ from tf2_py.exceptions import (
     ExtrapolationException,
     InvalidArgumentException,
     LookupException,
-    TimeoutException,
     TransformException,
 )
 
@@ -30,6 +29,5 @@ __all__ = [
     'ExtrapolationException',
     'InvalidArgumentException',
     'LookupException',
-    'TimeoutException',
     'TransformException',
 ]

@@ -22,7 +22,6 @@ from typing import Any
 from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.logging import get_logger
-from rclpy.time import Time
 
 from tf2_py.exceptions import (
     ConnectivityException,
@@ -76,28 +75,6 @@ class BufferCore:
             transform, stamp_ns = self._lookup(target_frame, source_frame, _nanoseconds(time))
         return _to_message(transform, target_frame, source_frame, stamp_ns)
 
-    def lookup_transform_full_core(
-        self,
-        target_frame: str,
-        target_time: Any,
-        source_frame: str,
-        source_time: Any,
-        fixed_frame: str,
-    ) -> TransformStamped:
-        """Return the target at one time from the source at another, through a fixed frame."""
-        with self._lock:
-            self._validate('lookupTransform argument target_frame', target_frame)
-            self._validate('lookupTransform argument source_frame', source_frame)
-            self._validate('lookupTransform argument fixed_frame', fixed_frame)
-            fixed_from_source, _ = self._lookup(
-                fixed_frame, source_frame, _nanoseconds(source_time)
-            )
-            target_from_fixed, stamp_ns = self._lookup(
-                target_frame, fixed_frame, _nanoseconds(target_time)
-            )
-        transform = compose(target_from_fixed, fixed_from_source)
-        return _to_message(transform, target_frame, source_frame, stamp_ns)
-
     def can_transform_core(
         self, target_frame: str, source_frame: str, time: Any
     ) -> tuple[bool, str]:
@@ -106,37 +83,13 @@ class BufferCore:
             return True, ''
         with self._lock:
             reason = self._reason_against(target_frame=target_frame, source_frame=source_frame)
-            return self._can_walk(reason, (target_frame, source_frame, _nanoseconds(time)))
-
-    def can_transform_full_core(
-        self,
-        target_frame: str,
-        target_time: Any,
-        source_frame: str,
-        source_time: Any,
-        fixed_frame: str,
-    ) -> tuple[bool, str]:
-        """Return whether a lookup through a fixed frame would succeed, and if not, why."""
-        with self._lock:
-            reason = self._reason_against(
-                target_frame=target_frame, source_frame=source_frame, fixed_frame=fixed_frame
-            )
-            return self._can_walk(
-                reason,
-                (target_frame, fixed_frame, _nanoseconds(target_time)),
-                (fixed_frame, source_frame, _nanoseconds(source_time)),
-            )
-
-    def get_latest_common_time(self, target_frame: str, source_frame: str) -> Time:
-        """Return the newest time at which both frames are connected."""
-        with self._lock:
-            self._validate('get_latest_common_time', target_frame)
-            self._validate('get_latest_common_time', source_frame)
+            if reason is not None:
+                return False, reason
             try:
-                stamp_ns = self._latest_common_time(target_frame, source_frame)
+                self._walk(target_frame, source_frame, _nanoseconds(time))
             except TransformException as error:
-                raise TransformException(str(error)) from error
-        return Time(nanoseconds=stamp_ns)
+                return False, str(error)
+        return True, ''
 
     def all_frames_as_string(self) -> str:
         """Return one sentence for each frame that has a parent."""
@@ -157,14 +110,6 @@ class BufferCore:
                 for child, cache in self._frames.items()
                 if cache is not None and cache.latest is not None
             )
-
-    def _frameExists(self, frame_id: str) -> bool:
-        with self._lock:
-            return frame_id in self._frames
-
-    def _getFrameStrings(self) -> list[str]:
-        with self._lock:
-            return list(self._frames)
 
     def _frame_as_yaml(self, child: str, cache: StaticCache | TimeCache) -> str:
         oldest_ns, latest_ns = cache.stamps_ns[0], cache.stamps_ns[-1]
@@ -230,16 +175,6 @@ class BufferCore:
                 f'Invalid frame ID "{frame}" passed to canTransform argument {argument} - {reason}'
             )
         return None
-
-    def _can_walk(self, reason: str | None, *walks: tuple[str, str, int]) -> tuple[bool, str]:
-        if reason is not None:
-            return False, reason
-        try:
-            for target, source, stamp_ns in walks:
-                self._walk(target, source, stamp_ns)
-        except TransformException as error:
-            return False, str(error)
-        return True, ''
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> tuple[Rigid, int]:
         if target == source:

@@ -12,32 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The parts of tf2_ros that need no service of their own: buffer, listener and broadcasters."""
+"""The parts of tf2_ros that mapanything_ros calls: buffer, listener and broadcaster."""
 
 from tf2_py import (
-    BufferCore,
     ConnectivityException,
     ExtrapolationException,
     InvalidArgumentException,
     LookupException,
-    TimeoutException,
     TransformException,
 )
 
 from tf2_ros.buffer import Buffer
-from tf2_ros.static_transform_broadcaster import StaticTransformBroadcaster
 from tf2_ros.transform_broadcaster import TransformBroadcaster
 from tf2_ros.transform_listener import TransformListener
 
 __all__ = [
     'Buffer',
-    'BufferCore',
     'ConnectivityException',
     'ExtrapolationException',
     'InvalidArgumentException',
     'LookupException',
-    'StaticTransformBroadcaster',
-    'TimeoutException',
     'TransformBroadcaster',
     'TransformException',
     'TransformListener',

@@ -23,15 +23,10 @@ from tf2_msgs.msg import TFMessage
 class TransformBroadcaster:
     """Send transforms that change to /tf."""
 
-    def __init__(self, node: Node, qos: QoSProfile | int | None = None) -> None:
-        self.pub_tf = node.create_publisher(
-            TFMessage, '/tf', QoSProfile(depth=100) if qos is None else qos
-        )
+    def __init__(self, node: Node) -> None:
+        self.pub_tf = node.create_publisher(TFMessage, '/tf', QoSProfile(depth=100))
 
     def sendTransform(self, transform: TransformStamped | Iterable[TransformStamped]) -> None:
         """Send one transform, or several in one message."""
-        self.pub_tf.publish(TFMessage(transforms=as_list(transform)))
-
-
-def as_list(transform: TransformStamped | Iterable[TransformStamped]) -> list[TransformStamped]:
-    return [transform] if isinstance(transform, TransformStamped) else list(transform)
+        one = isinstance(transform, TransformStamped)
+        self.pub_tf.publish(TFMessage(transforms=[transform] if one else list(transform)))
