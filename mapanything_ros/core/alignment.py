@@ -33,6 +33,7 @@ from mapanything_ros.core.datatypes import (
     WindowPrediction,
 )
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.gravity import levelled
 from mapanything_ros.core.joins import (
     Join,
     join_map,
@@ -72,9 +73,10 @@ class Alignment:
     adds up from window to window. Otherwise windows are joined through the keyframes that both
     hold, found by id, by their full poses and by their pixels: the same pixel is the same point.
     The first window lies where odometry says, else with the robot's base (or the camera's body
-    frame) at the map's origin, and one that shares nothing with the last is placed by odometry,
-    or starts a new segment. The map starts again with the first window in metres where it was
-    not in metres before, and where more windows contradict its scale than have made it.
+    frame) at the map's origin, level where gravity was measured, and one that shares nothing with
+    the last is placed by odometry, or starts a new segment. The map starts again with the first
+    window in metres where it was not in metres before, and where more windows contradict its scale
+    than have made it.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class Alignment:
 
     def reset(self) -> None:
         """Forget the map: the next window is the first."""
+        # Whether measured gravity made the map's z axis point up.
+        self.levelled = False
         self._placed: dict[int, Placed] = {}
         self._map_from_odom: Array | None = None
         self._last_pose: Array | None = None
@@ -117,6 +121,7 @@ class Alignment:
             if over or _witness(measured, fused) or not vouched:
                 raise AlignmentError(objection)
             objection += ": it is where the map has it; check the robot's odometry (slip)"
+        up_in_world = self._up(window.views, by_id)
         if over:
             self.reset()
         warning = '; '.join(filter(None, (left_out, objection, warning)))
@@ -128,8 +133,8 @@ class Alignment:
             join = join_map(window.views, self._placed, self._config)
         else:
             join = Join(
-                self._start(by_id[first.keyframe_id]) @ np.linalg.inv(first.world_from_camera),
-                0.0, 1.0)
+                self._start(first, by_id[first.keyframe_id], up_in_world)
+                @ np.linalg.inv(first.world_from_camera), 0.0, 1.0)
         submap = Submap(
             window.views, window.scale, join.map_from_world, join.residual_m,
             new_ids=frozenset(view.keyframe_id for view in window.views) - known,
@@ -267,16 +272,30 @@ class Alignment:
         """Say whether the map can tell that views are right which odometry contradicts."""
         return not self._trust_odometry and len(self._known(views)) >= VOUCHERS
 
-    def _start(self, keyframe: Keyframe) -> Array:
+    def _up(self, views: Sequence[Prediction], by_id: Keyframes) -> Array | None:
+        """Return which way is up in a window's world, (3,), by gravity or by a level map."""
+        for view in views:
+            up_in_camera = by_id[view.keyframe_id].up_in_camera
+            if up_in_camera is None and self.levelled and view.keyframe_id in self._placed:
+                up_in_camera = self._placed[view.keyframe_id].map_from_camera[2, :3]
+            if up_in_camera is not None:
+                return view.world_from_camera[:3, :3] @ up_in_camera
+        return None
+
+    def _start(self, view: Prediction, keyframe: Keyframe, up_in_world: Array | None) -> Array:
         """Return where the camera of a keyframe is in the map when no window tells."""
         if keyframe.odom_from_camera is not None:
             correction = np.eye(4) if self._map_from_odom is None else self._map_from_odom
             return correction @ keyframe.odom_from_camera
         if self._last_pose is not None:
             return self._last_pose
+        start = BODY_FROM_OPTICAL
         if keyframe.base_from_camera is not None:
-            return keyframe.base_from_camera
-        return BODY_FROM_OPTICAL
+            start = keyframe.base_from_camera
+        if up_in_world is None:
+            return start
+        self.levelled = True
+        return levelled(start, view.world_from_camera[:3, :3].T @ up_in_world)
 
     def _known(self, views: Sequence[Prediction]) -> set[int]:
         """Return the keyframes, by id, that the map has already."""

@@ -371,6 +371,9 @@ class Config(Checked):
         False, 'The images are rectified already (image_rect): use P and ignore D.')
     use_depth: bool = option(
         False, 'Wait for depth, registered to the image, at the stamp of the image.')
+    use_imu: bool = option(
+        False, 'Without odometry: level the map by gravity, from an imu that is at rest for a '
+        'second before the robot drives.')
     pose_source: str = option(
         'none', 'tf: the backend is given camera poses from TF (odom_frame to the camera); none: '
         'it estimates them.', choices=('none', 'tf'))
@@ -408,6 +411,11 @@ class Config(Checked):
             raise ConfigError("window.size must be at least 2 with backend 'colmap'")
         if self.use_depth and not self.use_camera_info:
             raise ConfigError('use_depth needs use_camera_info: depth means nothing without it')
+
+    @property
+    def levels(self) -> bool:
+        """Say whether an IMU levels the map: with odometry it begins as that does."""
+        return self.use_imu and not self.tf.odom_frame
 
     @property
     def tf_mode(self) -> str:

@@ -40,12 +40,14 @@ class Frame:
 
     ``gray()`` gives a small (h,w) uint8 picture for the selector; ``keyframe(id)`` decodes, and
     rectifies, everything. ``odom_from_camera`` is (4,4), or None without odometry.
+    ``up_in_camera()`` is asked until a map has begun; see Keyframe.
     """
 
     stamp_ns: int
     gray: Callable[[], NDArray[np.uint8]]
     keyframe: Callable[[int], Keyframe]
     odom_from_camera: Array | None = None
+    up_in_camera: Callable[[], Array | None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,8 @@ class Keyframe:
 
     ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3) pixels; ``depth_m`` (H,W) float32 with 0 where
     invalid, registered to the image; ``odom_from_camera`` (4,4) from odometry;
-    ``base_from_camera`` (4,4), how the camera is mounted. ``id`` is unique in a run and rises.
+    ``base_from_camera`` (4,4), how the camera is mounted; ``up_in_camera`` (3,), the unit vector
+    against gravity, where that was measured at this time. ``id`` is unique in a run and rises.
     ``prepared`` is what the backend made of it when it came, and for the backend alone.
     """
 
@@ -67,6 +70,7 @@ class Keyframe:
     depth_m: NDArray[np.float32] | None = None
     odom_from_camera: Array | None = None
     base_from_camera: Array | None = None
+    up_in_camera: Array | None = None
     prepared: object = None
 
 

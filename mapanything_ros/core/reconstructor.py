@@ -43,6 +43,10 @@ from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
+NOT_LEVEL = (
+    'the map is not level: no image was taken while the IMU was seen at rest for a second; keep '
+    'the robot still before it drives')
+
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -82,6 +86,8 @@ class Reconstructor:
         self._next_id = 0
         self._selector = selector or KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
+        # Until a keyframe knows up, or it is too late for that.
+        self._wants_up = config.levels
         self._alignment = Alignment(
             config.alignment, config.scale,
             config.pose_source == 'tf' and config.pose_use == 'fixed')
@@ -99,9 +105,17 @@ class Reconstructor:
         Raises InputError, and forgets the frame, where it cannot be decoded.
         """
         with self._input_lock:
+            up_in_camera = frame.up_in_camera() if self._wants_up else None
+            if up_in_camera is not None:
+                # Nothing is mapped yet: the map begins here, where up is known.
+                self._window.clear()
+                self._selector.reset()
             decision = self._selector.decide(frame)
             if decision.accepted:
                 keyframe = self._backend.prepare(frame.keyframe(self._next_id))
+                if up_in_camera is not None:
+                    keyframe = replace(keyframe, up_in_camera=up_in_camera)
+                    self._wants_up = False
                 self._selector.accept(frame)
                 self._window.add(keyframe)
                 self._next_id += 1
@@ -112,7 +126,13 @@ class Reconstructor:
         with self._input_lock:
             if not (self._window.ready() or partial and self._window.can_take()):
                 return None
+            self._wants_up = False
             return Window(self._window.take(), self._generation)
+
+    @property
+    def wants_up(self) -> bool:
+        """Say whether it still helps to know, of a frame, which way is up."""
+        return self._wants_up
 
     def is_current(self, window: Window) -> bool:
         """Say whether the map is still the one that the window was taken for."""
@@ -139,6 +159,7 @@ class Reconstructor:
             prediction = self._backend.infer(self._inputs(window.keyframes))
         except Exception as error:  # whatever it is, the keyframes are there
             with self._input_lock:
+                self._want_up_again()
                 if isinstance(error, WindowTooLargeError) and error.fits:
                     self._window.shrink(
                         error.fits, window.keyframes if self.is_current(window) else ())
@@ -165,6 +186,9 @@ class Reconstructor:
                     lambda views: self._alignment.place(
                         replace(prediction, views=tuple(views)), window.keyframes),
                     prediction.views)
+                if submap.new_segment and self._config.levels and not self._alignment.levelled:
+                    submap = replace(submap, warning='; '.join(filter(None, (
+                        submap.warning, NOT_LEVEL))))
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
@@ -173,6 +197,7 @@ class Reconstructor:
                 return submap
         except Exception:  # whatever it is, the keyframes are there
             with self._input_lock:
+                self._want_up_again()
                 self._window.retry()
             raise
 
@@ -183,6 +208,7 @@ class Reconstructor:
             self._selector.reset()
             self._window.clear()
             self._clear_map()
+            self._want_up_again()
             self._alignment.reset()
             self._map_counts = self._count_map()
 
@@ -226,6 +252,9 @@ class Reconstructor:
         write_tum(paths[1], trajectory)
         return paths
 
+    def _want_up_again(self) -> None:
+        self._wants_up = self._config.levels and not self._trajectory
+
     def _inputs(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """Return the keyframes as the backend may see them: odometry where that is wanted."""
         if self._config.pose_source == 'tf':
@@ -262,7 +291,9 @@ class Reconstructor:
 
     def _count_map(self) -> dict[str, int]:
         loops = self._loops.statistics() if self._loops else {}
-        return {'segments': self._alignment.segments, 'map_voxels': len(self._map), **loops}
+        level = {'levelled': int(self._alignment.levelled)} if self._config.levels else {}
+        return {
+            'segments': self._alignment.segments, 'map_voxels': len(self._map), **level, **loops}
 
     def _clear_map(self) -> None:
         self._map.clear()

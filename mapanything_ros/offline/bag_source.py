@@ -24,7 +24,7 @@ from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer
 
@@ -71,13 +71,17 @@ class BagSource:
                 bag, self._image, topics.camera_info, NO_CAMERA_INFO
             ) if config.use_camera_info else None
             self._depth = self._needed_depth(bag, topics.depth) if config.use_depth else None
-            needed = config.tf.odom_frame or config.tf.base_frame
+            self._imu = bag.find_topic(
+                'sensor_msgs/msg/Imu', topics.imu or None,
+                hint='choose with --imu-topic, or set use_imu to false'
+            ) if config.levels else None
+            needed = config.tf.odom_frame or config.tf.base_frame or self._imu
             self._transforms = [
                 t for t in ('/tf_static', '/tf') if needed and t in bag.topics]
             if needed and not self._transforms:
                 raise BagError(
                     f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
-                    'tf.base_frame empty (and pose_source none)')
+                    'tf.base_frame empty (and pose_source none, use_imu false)')
             self.total = bag.counts[self._image]
         if not self.total:
             raise BagError(f'{path} has no message on {self._image}: record it again')
@@ -122,7 +126,7 @@ class BagSource:
         return {
             'bag': self._path.name, 'images': self.total, 'image_topic': self._image,
             'camera_info_topic': self._camera_info, 'depth_topic': self._depth,
-            'odometry': self._config.tf.odom_frame or None}
+            'imu_topic': self._imu, 'odometry': self._config.tf.odom_frame or None}
 
     def fingerprint(self) -> dict[str, object]:
         """Return what tells this bag from others."""
@@ -137,6 +141,9 @@ class BagSource:
         elif message.topic == self._camera_info:
             if info := self._decoded(message, CameraInfo):
                 assembler.add_camera_info(info)
+        elif message.topic == self._imu:
+            if imu := self._decoded(message, Imu):
+                assembler.level.add(imu)
         elif image := self._decoded(message, CompressedImage if self._compressed else Image):
             # No stamp is in the future of a recording.
             return assembler.add_image(image, sys.maxsize)
@@ -153,7 +160,8 @@ class BagSource:
             return None
 
     def _topics(self) -> list[str]:
-        return [topic for topic in (self._image, self._camera_info, self._depth) if topic]
+        topics = (self._image, self._camera_info, self._depth, self._imu)
+        return [topic for topic in topics if topic]
 
     def _needed_depth(self, bag: Bag, name: str) -> str:
         depth = choose_depth(bag, name)

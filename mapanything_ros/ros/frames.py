@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 import time
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ from mapanything_ros.ros.conversions import (
     rgb_from_compressed,
     rgb_from_image,
 )
+from mapanything_ros.ros.level import Level
+from mapanything_ros.ros.reporter import Warns
 from mapanything_ros.ros.stamps import StampGate
 from mapanything_ros.ros.transforms import lookup, to_ns
 
@@ -61,14 +63,6 @@ class _Waiting:
     since_s: float
 
 
-class Warns(Protocol):
-    """Takes what is wrong with the input (see Reporter)."""
-
-    def warn(self, kind: str, text: str) -> None:
-        """Report a problem of a kind in a sentence that says what to do."""
-        ...
-
-
 class NotYetError(Exception):
     """Something that belongs to an image has not arrived; ``kind`` and the text say what."""
 
@@ -84,6 +78,7 @@ class FrameAssembler:
     Nothing blocks and nothing is decoded here: an image waits, ``tf.timeout_s`` at most, until
     its calibration, depth (same stamp) and transforms (interpolated at its stamp) are there. What
     is refused or given up is reported. ``clock`` gives the seconds that waiting is measured in.
+    ``level`` tells the frames which way is up.
     """
 
     def __init__(
@@ -94,6 +89,7 @@ class FrameAssembler:
         self._buffer = buffer
         self._reporter = reporter
         self._clock = clock
+        self.level = Level(buffer, reporter, clock)
         self._gate = StampGate()
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
@@ -175,7 +171,9 @@ class FrameAssembler:
                 depth_m=source.depth_m(rgb.shape[:2]),
                 odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
 
-        return Frame(image.stamp_ns, source.gray, keyframe, odom_from_camera)
+        return Frame(
+            image.stamp_ns, source.gray, keyframe, odom_from_camera,
+            partial(self.level.up, frame_id, image.stamp_ns))
 
     def _needed_camera(self) -> Camera | None:
         if self._config.use_camera_info and self._camera is None:

@@ -39,7 +39,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import Buffer, TransformListener
 
@@ -111,6 +111,7 @@ class MapAnythingNode(LifecycleNode):
             callback_group=ReentrantCallbackGroup())
         # What deactivate destroys; the image comes first.
         self._inputs: list[Input] = []
+        self._imu: Input | None = None
         self._clocks: list[Timer] = []
 
     @property
@@ -258,6 +259,7 @@ class MapAnythingNode(LifecycleNode):
         for timer in self._clocks:
             self.destroy_timer(timer)
         self._inputs, self._clocks = [], []
+        self._imu = None
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Timer:
         """Call back by the wall, so that a /clock that stands still is noticed."""
@@ -284,9 +286,23 @@ class MapAnythingNode(LifecycleNode):
         self._drain()
 
     def _retry(self) -> None:
+        self._listen_to_imu()
         for source in self._inputs:
             source.adapt()
         self._drain()
+
+    def _listen_to_imu(self) -> None:
+        """Listen until the map has begun: hundreds of messages a second are not for nothing."""
+        if self._reconstructor.wants_up == (self._imu is not None):
+            return
+        if self._imu is None:
+            self._assembler.level.reset()
+            self._subscribe(Imu, 'imu', self._assembler.level.add)
+            self._imu = self._inputs[-1]
+        else:
+            self._inputs.remove(self._imu)
+            self._imu.destroy()
+            self._imu = None
 
     def _drain(self) -> None:
         for frame in self._assembler.frames():
