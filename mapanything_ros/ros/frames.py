@@ -40,6 +40,7 @@ from mapanything_ros.ros.conversions import (
     rgb_from_image,
 )
 from mapanything_ros.ros.level import Level
+from mapanything_ros.ros.odometry import OdometryTopic
 from mapanything_ros.ros.reporter import Warns
 from mapanything_ros.ros.stamps import StampGate
 from mapanything_ros.ros.transforms import lookup, to_ns
@@ -78,18 +79,20 @@ class FrameAssembler:
     Nothing blocks and nothing is decoded here: an image waits, ``tf.timeout_s`` at most, until
     its calibration, depth (same stamp) and transforms (interpolated at its stamp) are there. What
     is refused or given up is reported. ``clock`` gives the seconds that waiting is measured in.
-    ``level`` tells the frames which way is up.
+    ``level`` tells the frames which way is up, and ``odometry`` where the robot was, where the
+    configuration wants it of its topic.
     """
 
     def __init__(
         self, config: Config, buffer: Buffer, reporter: Warns,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, odometry: OdometryTopic | None = None,
     ) -> None:
         self._config = config
         self._buffer = buffer
         self._reporter = reporter
         self._clock = clock
         self.level = Level(buffer, reporter, clock)
+        self.odometry = odometry or OdometryTopic(config.tf, reporter)
         self._gate = StampGate()
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
@@ -115,6 +118,7 @@ class FrameAssembler:
             return False
         if verdict == 'loop':
             self._waiting.clear()
+            self.odometry.clear()
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
             self._reporter.warn(
@@ -158,9 +162,9 @@ class FrameAssembler:
         camera = self._needed_camera()
         depth = self._needed_depth(image.stamp_ns)
         frame_id = image.message.header.frame_id
-        tf = self._config.tf
-        odom_from_camera = self._transform(tf.odom_frame, frame_id, image.stamp_ns)
-        base_from_camera = self._transform(tf.base_frame, frame_id, image.stamp_ns)
+        odom_from_camera = self._odom_from_camera(frame_id, image.stamp_ns)
+        base_from_camera = self._transform(
+            self.odometry.tf.base_frame, frame_id, image.stamp_ns)
         source = _Source(image.message, camera, depth, self._reporter)
 
         def keyframe(keyframe_id: int) -> Keyframe:
@@ -191,9 +195,24 @@ class FrameAssembler:
                 'that is registered to the image, or set use_depth to false')
         return self._depths[stamp_ns]
 
+    def _odom_from_camera(self, frame_id: str, stamp_ns: int) -> Array | None:
+        if self._config.odometry_source == 'tf':
+            return self._transform(self._config.tf.odom_frame, frame_id, stamp_ns)
+        try:
+            odom_from_body = self.odometry.at(stamp_ns)
+        except LookupError as error:
+            raise NotYetError(
+                'no_odometry', f'an image has no odometry at its stamp within '
+                f'{self._config.tf.timeout_s} s; remap odometry to its topic and check its '
+                f'stamps: {error}') from error
+        body_from_camera = self._transform(self.odometry.body_frame, frame_id, stamp_ns)
+        return None if body_from_camera is None else odom_from_body @ body_from_camera
+
     def _transform(self, target: str, frame_id: str, stamp_ns: int) -> Array | None:
         if not target:
             return None
+        if target == frame_id:
+            return np.eye(4)
         try:
             return lookup(self._buffer, target, frame_id, stamp_ns)
         except (TransformException, ValueError) as error:

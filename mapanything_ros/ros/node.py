@@ -27,6 +27,7 @@ import time
 import traceback
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -193,6 +194,8 @@ class MapAnythingNode(LifecycleNode):
             self._subscribe(CameraInfo, 'camera_info', self._assembler.add_camera_info)
         if config.use_depth:
             self._subscribe(Image, 'depth', self._assembler.add_depth)
+        if config.odometry_source == 'topic':
+            self._subscribe(Odometry, 'odometry', self._on_odometry)
         self._clocks = [
             self._every(RETRY_S, self._retry),
             self._every(1.0 / config.tf.rate_hz, self._on_tf_timer),
@@ -285,6 +288,10 @@ class MapAnythingNode(LifecycleNode):
             self._restart('the images are older than before, as when a bag starts again')
         self._drain()
 
+    def _on_odometry(self, message: Odometry) -> None:
+        self._assembler.odometry.add(message)
+        self._tf_output.take_frames(self._assembler.odometry.tf)
+
     def _retry(self) -> None:
         self._listen_to_imu()
         for source in self._inputs:
@@ -316,6 +323,7 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self._buffer.clear()
+        self._assembler.odometry.clear()
         self._assembler.reset()
         self._restart(f'the clock jumped back by {-jump.delta.nanoseconds * 1e-9:.3f} s')
 

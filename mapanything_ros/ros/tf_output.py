@@ -24,7 +24,7 @@ from rclpy.node import Node
 from tf2_ros import Buffer, TransformBroadcaster
 import yaml
 
-from mapanything_ros.core.config import Config
+from mapanything_ros.core.config import Config, TfConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Submap
 from mapanything_ros.ros.reporter import Reporter
 from mapanything_ros.ros.transforms import to_header, to_transform
@@ -70,9 +70,14 @@ class TfOutput:
         if map_from_odom is not None:
             self._map_from_odom = map_from_odom
 
+    def take_frames(self, tf: TfConfig) -> None:
+        """Take the names of frames that odometry gives."""
+        self._tf = tf
+
     def send_map_from_odom(self, now_ns: int) -> None:
         """Send the correction of odometry, valid now; the map starts where odometry does."""
-        if self._mode == 'map_to_odom' and now_ns > self._sent_ns:
+        named = self._mode == 'map_to_odom' and self._tf.odom_frame
+        if named and now_ns > self._sent_ns:
             self._send(self._map_from_odom, now_ns, self._tf.odom_frame)
 
     def send_keyframes(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
