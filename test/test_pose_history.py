@@ -54,9 +54,9 @@ def test_between_two_poses_it_is_where_tf2_is():
 
 def test_before_after_and_without_any_it_says_so():
     made = history(poses(3))
-    with pytest.raises(LookupError, match='the newest is 0[.]001 s older'):
+    with pytest.raises(LookupError, match=r'the newest is 0\.001 s older'):
         made.at(START_NS + 2 * STEP_NS + 10**6)
-    with pytest.raises(LookupError, match='the oldest is 0[.]001 s newer'):
+    with pytest.raises(LookupError, match=r'the oldest is 0\.001 s newer'):
         made.at(START_NS - 10**6)
     made.clear()
     with pytest.raises(LookupError, match='none yet'):
