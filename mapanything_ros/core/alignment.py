@@ -39,6 +39,7 @@ from mapanything_ros.core.joins import (
     join_map,
     join_odometry,
     Keyframes,
+    median_depth,
     MIN_SHARED_PIXELS,
     Placed,
     tied_to_odometry,
@@ -53,6 +54,7 @@ from mapanything_ros.core.scale import (
     odometry_evidence,
     rescaled,
 )
+from mapanything_ros.core.uncertainty import Uncertainty
 
 # REP-103: from the optical frame (x right, z forward) to the body frame (x forward, z up).
 BODY_FROM_OPTICAL: Array = np.array(
@@ -87,6 +89,7 @@ class Alignment:
         self._scale_source = (
             'odometry' if trust_odometry and scale.source == 'model' else scale.source)
         self._trust_odometry = trust_odometry
+        self._uncertainty = Uncertainty()
         self.segments = 0
         self.reset()
 
@@ -140,6 +143,7 @@ class Alignment:
             new_ids=frozenset(view.keyframe_id for view in window.views) - known,
             new_segment=not known and not self._bridged(by_id[first.keyframe_id]),
             inliers=join.inliers, warning=warning)
+        submap = replace(submap, covariances=self._covariances(submap, by_id, fused))
         self._remember(submap, by_id)
         self._scale.remember(measured, fused, submap.scale.metric)
         return submap
@@ -267,6 +271,27 @@ class Alignment:
                 f'moved {MIN_ODOMETRY_BASELINE_M:g} m in {MIN_ODOMETRY_POSES} keyframes')
 
     # Place
+
+    def _covariances(self, submap: Submap, by_id: Keyframes, fused: Fused) -> dict[int, Array]:
+        """Return how far the new keyframes' poses may be off, (6,6) by id."""
+        poses = {view.keyframe_id: submap.map_from_camera(view) for view in submap.views}
+        shared = [number for number in poses if number in self._placed]
+        before = [self._placed[number].map_from_camera for number in shared]
+        after = [poses[number] for number in shared]
+        tied = [poses[view.keyframe_id] for view, _ in tied_to_odometry(submap.views, by_id)]
+        # Without metres lengths are what the first window says.
+        sigma = fused.sigma if submap.scale.metric and math.isfinite(fused.sigma) else 0.0
+        first = poses[submap.views[0].keyframe_id]
+        self._uncertainty.expect(median_depth(submap.views))
+        if self._trust_odometry and tied:
+            self._uncertainty.anchor(before, after, tied, sigma)
+        elif shared:
+            self._uncertainty.follow(before, after, sigma)
+        elif submap.new_segment or self._last_pose is None:
+            self._uncertainty.begin(first, sigma)
+        else:
+            self._uncertainty.bridge(self._last_pose, first, sigma)
+        return {number: self._uncertainty.at(poses[number]) for number in submap.new_ids}
 
     def _vouched(self, views: Sequence[Prediction]) -> bool:
         """Say whether the map can tell that views are right which odometry contradicts."""

@@ -22,8 +22,8 @@ OpenCV and ROS. Depth is measured along the optical axis (z), in metres.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,8 @@ class Submap:
     where odometry has them), ``inliers`` the share that fits; ``new_ids`` are the keyframes that
     no window placed before; ``new_segment`` says that nothing ties the window to what was placed
     before; ``moved`` that it closed a loop, which moved earlier keyframes; ``warning`` is what the
-    user should know, or empty.
+    user should know, or empty. ``covariances`` (6,6) of the new keyframes' poses, by id, are as
+    Uncertainty says.
     """
 
     views: tuple[Prediction, ...]
@@ -163,6 +164,7 @@ class Submap:
     moved: bool = False
     inliers: float = 1.0
     warning: str = ''
+    covariances: Mapping[int, Array] = field(default_factory=dict)
 
     def map_from_camera(self, view: Prediction) -> Array:
         """Return the (4,4) pose of a view of this window in the map frame."""

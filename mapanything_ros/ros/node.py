@@ -146,7 +146,7 @@ class MapAnythingNode(LifecycleNode):
             taken.callback(listener.unregister)
             self._reconstructor = Reconstructor(config, backend)
             self._assembler = FrameAssembler(config, self._buffer, self._reporter)
-            outputs = Publishers(self, config.tf.map_frame)
+            outputs = Publishers(self, config.tf)
             taken.callback(outputs.destroy, self)
             self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
             taken.callback(self._tf_output.destroy)
@@ -290,7 +290,7 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_odometry(self, message: Odometry) -> None:
         self._assembler.odometry.add(message)
-        self._tf_output.take_frames(self._assembler.odometry.tf)
+        self._mapper.take_frames(self._assembler.odometry.tf)
 
     def _retry(self) -> None:
         self._listen_to_imu()
