@@ -325,7 +325,9 @@ class LoopClosureConfig(Checked):
 class TfConfig(Checked):
     """Frames, and which transform the node publishes."""
 
-    map_frame: str = option('map', 'The map: gravity-aligned, z up (REP-105).')
+    map_frame: str = option(
+        'map', 'The map (REP-105): z is up where odometry, an IMU or the mounting on a level base '
+        'says so.')
     odom_frame: str = option('', 'The odometry frame; empty: there is no odometry.')
     base_frame: str = option(
         '', 'The robot; empty: the camera is not mounted on anything that TF knows.')

@@ -80,14 +80,14 @@ class BagSource:
             ) if config.levels else None
             self._odometry = _odometry_topic(
                 bag, topics) if config.odometry_source == 'topic' else None
-            needed = config.tf.odom_frame or config.tf.base_frame or self._imu
+            needed = config.tf.odom_frame or config.tf.base_frame
             self._transforms = [
                 t for t in ('/tf_static', '/tf')
-                if (needed or self._odometry) and t in bag.topics]
+                if (needed or self._imu or self._odometry) and t in bag.topics]
             if needed and not self._odometry and not self._transforms:
                 raise BagError(
                     f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
-                    'tf.base_frame empty (and pose_source none, use_imu false)')
+                    'tf.base_frame empty (and pose_source none)')
             self.total = bag.counts[self._image]
         if not self.total:
             raise BagError(f'{path} has no message on {self._image}: record it again')

@@ -63,7 +63,7 @@ class Level:
             self._detector = RestDetector()
             self._frame_id = message.header.frame_id
         a, w = message.linear_acceleration, message.angular_velocity
-        # REP-145: -1 where a driver does not know it, as those that send the gyro apart.
+        # sensor_msgs/Imu: -1 where a driver does not know it, as those that send the gyro apart.
         unknown = message.angular_velocity_covariance[0] == -1.0
         self._detector.add(
             to_ns(message.header.stamp), np.array([a.x, a.y, a.z]),
@@ -85,6 +85,8 @@ class Level:
                     f'{"after" if apart_s > 0 else "before"} the newest message of the IMU: '
                     'synchronise the clocks of camera and IMU')
             return None
+        if self._frame_id == frame_id:
+            return rest.up
         try:
             transform = self._buffer.lookup_transform(frame_id, self._frame_id, Time()).transform
         except TransformException as error:

@@ -299,7 +299,7 @@ class MapAnythingNode(LifecycleNode):
         self._drain()
 
     def _listen_to_imu(self) -> None:
-        """Listen until the map has begun: hundreds of messages a second are not for nothing."""
+        """Listen until the map has begun: each message costs the executor a millisecond."""
         if self._reconstructor.wants_up == (self._imu is not None):
             return
         if self._imu is None:
