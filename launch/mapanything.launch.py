@@ -57,6 +57,8 @@ INPUTS = {
     'image': 'Topic of the images to map; compressed ones are below it.',
     'camera_info': 'Topic of the calibration that belongs to the images.',
     'depth': 'Topic of the depth images, where use_depth is set.',
+    'imu': 'Topic of the IMU that levels the map, where use_imu is set.',
+    'odometry': 'Topic of the odometry, where odometry_source is topic.',
 }
 # By argument: the parameter that it sets, and what it does.
 PARAMETERS = {
@@ -67,6 +69,8 @@ PARAMETERS = {
     'rectified': ('rectified', 'The images are rectified already.'),
     'use_depth': ('use_depth', 'Use the depth images.'),
     'depth_transport': ('depth_transport', 'How depth comes: raw or compressedDepth.'),
+    'use_imu': ('use_imu', 'Level a map without odometry by an IMU.'),
+    'odometry_source': ('odometry_source', 'Where odometry comes from: tf or topic.'),
     'pose_source': ('pose_source', 'Camera poses: from odometry in tf, or none (estimated).'),
     'pose_use': ('pose_use', 'Odometry: fixed, or a prior that the images correct.'),
     'map_frame': ('tf.map_frame', 'Frame of the map.'),

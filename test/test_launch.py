@@ -62,7 +62,7 @@ node = Node('nameless')
 declare_parameters(node)
 names = ['use_sim_time', *(name for name, _ in options(Config))]
 topics = [
-    'image', 'camera_info', 'depth', 'mapanything/map', '/tf', '/tf_static',
+    'image', 'camera_info', 'depth', 'imu', 'odometry', 'mapanything/map', '/tf', '/tf_static',
     '/diagnostics', '/clock']
 with open(sys.argv[0] + '.json', 'w') as report:
     json.dump({{
@@ -205,7 +205,8 @@ def test_each_argument_reaches_its_parameter_in_the_right_type(installed):
     given = {
         'backend': 'colmap', 'device': 'cuda:1', 'image_transport': 'compressed',
         'use_camera_info': 'false', 'rectified': 'true', 'use_depth': 'true',
-        'depth_transport': 'compressedDepth', 'pose_source': 'tf', 'pose_use': 'prior',
+        'depth_transport': 'compressedDepth', 'use_imu': 'true', 'odometry_source': 'topic',
+        'pose_source': 'tf', 'pose_use': 'prior',
         'map_frame': 'on', 'odom_frame': '42', 'base_frame': 'robot/base',
         'use_sim_time': 'true'}
     bools = {'true': True, 'false': False}

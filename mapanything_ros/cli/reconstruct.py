@@ -107,6 +107,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--camera-info-topic', default='', metavar='T', help='default: beside the image')
     add('--depth-topic', default='', metavar='T',
         help='with --set use_depth=true; default: found by type and name')
+    add('--imu-topic', default='', metavar='T',
+        help='with --set use_imu=true; default: found by type')
+    add('--odometry-topic', default='', metavar='T',
+        help='with --set odometry_source=topic; default: found by type')
     add('--intrinsics', default='none', metavar='WHAT',
         help='of photos and video, as they are upright: none, exif, fx,fy,cx,cy in pixels, or the '
         "YAML file of ROS's camera_calibration (default: %(default)s)")
@@ -130,9 +134,16 @@ def _reconstruct(options: argparse.Namespace) -> int:
         options.icp, options.scale_reference, options.outliers, options.voxel, options.normals,
         options.mesh)
     config = load_config(options.params, _settings(options))
-    topics = TopicNames(options.image_topic, options.camera_info_topic, options.depth_topic)
+    topics = TopicNames(
+        options.image_topic, options.camera_info_topic, options.depth_topic, options.imu_topic,
+        options.odometry_topic)
     source = open_source(
         options.source, config, topics, parse_calibration(options.intrinsics), notices)
+    if config.odometry_source == 'topic':
+        # Imported here: photos and videos need no ROS.
+        from mapanything_ros.offline.bag_source import with_frames_of_odometry
+
+        config = with_frames_of_odometry(config, options.source[0], topics)
     key = {'recording': source.fingerprint(), 'parameters': to_values(config)}
     folder = ResultFolder(
         options.output, key, overwrite=options.overwrite, resume=options.resume)

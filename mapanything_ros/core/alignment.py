@@ -33,11 +33,13 @@ from mapanything_ros.core.datatypes import (
     WindowPrediction,
 )
 from mapanything_ros.core.errors import AlignmentError
+from mapanything_ros.core.gravity import levelled
 from mapanything_ros.core.joins import (
     Join,
     join_map,
     join_odometry,
     Keyframes,
+    median_depth,
     MIN_SHARED_PIXELS,
     Placed,
     tied_to_odometry,
@@ -52,6 +54,7 @@ from mapanything_ros.core.scale import (
     odometry_evidence,
     rescaled,
 )
+from mapanything_ros.core.uncertainty import Uncertainty
 
 # REP-103: from the optical frame (x right, z forward) to the body frame (x forward, z up).
 BODY_FROM_OPTICAL: Array = np.array(
@@ -72,9 +75,10 @@ class Alignment:
     adds up from window to window. Otherwise windows are joined through the keyframes that both
     hold, found by id, by their full poses and by their pixels: the same pixel is the same point.
     The first window lies where odometry says, else with the robot's base (or the camera's body
-    frame) at the map's origin, and one that shares nothing with the last is placed by odometry,
-    or starts a new segment. The map starts again with the first window in metres where it was
-    not in metres before, and where more windows contradict its scale than have made it.
+    frame) at the map's origin, level where gravity was measured, and one that shares nothing with
+    the last is placed by odometry, or starts a new segment. The map starts again with the first
+    window in metres where it was not in metres before, and where more windows contradict its scale
+    than have made it.
     """
 
     def __init__(
@@ -85,11 +89,14 @@ class Alignment:
         self._scale_source = (
             'odometry' if trust_odometry and scale.source == 'model' else scale.source)
         self._trust_odometry = trust_odometry
+        self._uncertainty = Uncertainty()
         self.segments = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget the map: the next window is the first."""
+        # Whether measured gravity made the map's z axis point up.
+        self.levelled = False
         self._placed: dict[int, Placed] = {}
         self._map_from_odom: Array | None = None
         self._last_pose: Array | None = None
@@ -117,6 +124,7 @@ class Alignment:
             if over or _witness(measured, fused) or not vouched:
                 raise AlignmentError(objection)
             objection += ": it is where the map has it; check the robot's odometry (slip)"
+        up_in_world = self._up(window.views, by_id)
         if over:
             self.reset()
         warning = '; '.join(filter(None, (left_out, objection, warning)))
@@ -128,13 +136,14 @@ class Alignment:
             join = join_map(window.views, self._placed, self._config)
         else:
             join = Join(
-                self._start(by_id[first.keyframe_id]) @ np.linalg.inv(first.world_from_camera),
-                0.0, 1.0)
+                self._start(first, by_id[first.keyframe_id], up_in_world)
+                @ np.linalg.inv(first.world_from_camera), 0.0, 1.0)
         submap = Submap(
             window.views, window.scale, join.map_from_world, join.residual_m,
             new_ids=frozenset(view.keyframe_id for view in window.views) - known,
             new_segment=not known and not self._bridged(by_id[first.keyframe_id]),
             inliers=join.inliers, warning=warning)
+        submap = replace(submap, covariances=self._covariances(submap, by_id, fused))
         self._remember(submap, by_id)
         self._scale.remember(measured, fused, submap.scale.metric)
         return submap
@@ -263,20 +272,55 @@ class Alignment:
 
     # Place
 
+    def _covariances(self, submap: Submap, by_id: Keyframes, fused: Fused) -> dict[int, Array]:
+        """Return how far the new keyframes' poses may be off, (6,6) by id."""
+        poses = {view.keyframe_id: submap.map_from_camera(view) for view in submap.views}
+        shared = [number for number in poses if number in self._placed]
+        before = [self._placed[number].map_from_camera for number in shared]
+        after = [poses[number] for number in shared]
+        tied = [poses[view.keyframe_id] for view, _ in tied_to_odometry(submap.views, by_id)]
+        # Without metres lengths are what the first window says.
+        sigma = fused.sigma if submap.scale.metric and math.isfinite(fused.sigma) else 0.0
+        first = poses[submap.views[0].keyframe_id]
+        self._uncertainty.expect(median_depth(submap.views))
+        if self._trust_odometry and tied:
+            self._uncertainty.anchor(before, after, tied, sigma)
+        elif shared:
+            self._uncertainty.follow(before, after, sigma)
+        elif submap.new_segment or self._last_pose is None:
+            self._uncertainty.begin(first, sigma)
+        else:
+            self._uncertainty.bridge(self._last_pose, first, sigma)
+        return {number: self._uncertainty.at(poses[number]) for number in submap.new_ids}
+
     def _vouched(self, views: Sequence[Prediction]) -> bool:
         """Say whether the map can tell that views are right which odometry contradicts."""
         return not self._trust_odometry and len(self._known(views)) >= VOUCHERS
 
-    def _start(self, keyframe: Keyframe) -> Array:
+    def _up(self, views: Sequence[Prediction], by_id: Keyframes) -> Array | None:
+        """Return which way is up in a window's world, (3,), by gravity or by a level map."""
+        for view in views:
+            up_in_camera = by_id[view.keyframe_id].up_in_camera
+            if up_in_camera is None and self.levelled and view.keyframe_id in self._placed:
+                up_in_camera = self._placed[view.keyframe_id].map_from_camera[2, :3]
+            if up_in_camera is not None:
+                return view.world_from_camera[:3, :3] @ up_in_camera
+        return None
+
+    def _start(self, view: Prediction, keyframe: Keyframe, up_in_world: Array | None) -> Array:
         """Return where the camera of a keyframe is in the map when no window tells."""
         if keyframe.odom_from_camera is not None:
             correction = np.eye(4) if self._map_from_odom is None else self._map_from_odom
             return correction @ keyframe.odom_from_camera
         if self._last_pose is not None:
             return self._last_pose
+        start = BODY_FROM_OPTICAL
         if keyframe.base_from_camera is not None:
-            return keyframe.base_from_camera
-        return BODY_FROM_OPTICAL
+            start = keyframe.base_from_camera
+        if up_in_world is None:
+            return start
+        self.levelled = True
+        return levelled(start, view.world_from_camera[:3, :3].T @ up_in_world)
 
     def _known(self, views: Sequence[Prediction]) -> set[int]:
         """Return the keyframes, by id, that the map has already."""

@@ -325,7 +325,9 @@ class LoopClosureConfig(Checked):
 class TfConfig(Checked):
     """Frames, and which transform the node publishes."""
 
-    map_frame: str = option('map', 'The map: gravity-aligned, z up (REP-105).')
+    map_frame: str = option(
+        'map', 'The map (REP-105): z is up where odometry, an IMU or the mounting on a level base '
+        'says so.')
     odom_frame: str = option('', 'The odometry frame; empty: there is no odometry.')
     base_frame: str = option(
         '', 'The robot; empty: the camera is not mounted on anything that TF knows.')
@@ -384,9 +386,16 @@ class Config(Checked):
     depth_transport: str = option(
         'raw', 'raw reads depth; compressedDepth reads depth/compressedDepth.',
         choices=('raw', 'compressedDepth'))
+    use_imu: bool = option(
+        False, 'Without odometry: level the map by gravity, from an imu that is at rest for a '
+        'second before the robot drives.')
+    odometry_source: str = option(
+        'tf', 'Where odometry comes from: tf (tf.odom_frame to the camera), or topic (odometry, '
+        'nav_msgs/Odometry; it names tf.odom_frame and tf.base_frame where they are empty).',
+        choices=('tf', 'topic'))
     pose_source: str = option(
-        'none', 'tf: the backend is given camera poses from TF (odom_frame to the camera); none: '
-        'it estimates them.', choices=('none', 'tf'))
+        'none', 'tf: the backend is given camera poses by odometry (tf.odom_frame to the camera); '
+        'none: it estimates them.', choices=('none', 'tf'))
     pose_use: str = option(
         'fixed', 'With pose_source tf: fixed puts every window where odometry has it; prior joins '
         'windows by what they see, and corrects odometry (map -> odom).',
@@ -405,15 +414,16 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pose_source == 'tf' and not self.tf.odom_frame:
+        if self.pose_source == 'tf' and not self.has_odometry:
             raise ConfigError("pose_source 'tf' needs tf.odom_frame, for example 'odom'")
-        if self.tf.mode == 'map_to_odom' and not (self.tf.odom_frame and self.tf.base_frame):
+        named = self.tf.odom_frame and self.tf.base_frame or self.odometry_source == 'topic'
+        if self.tf.mode == 'map_to_odom' and not named:
             raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
         fixed = self.pose_source == 'tf' and self.pose_use == 'fixed'
         if self.loop_closure.enabled and fixed:
             raise ConfigError(
                 "loop_closure.enabled needs pose_use 'prior': with 'fixed' odometry is the truth")
-        if self.scale.source == 'odometry' and not self.tf.odom_frame:
+        if self.scale.source == 'odometry' and not self.has_odometry:
             raise ConfigError("scale.source 'odometry' needs tf.odom_frame, for example 'odom'")
         if self.scale.source == 'depth' and not self.use_depth:
             raise ConfigError("scale.source 'depth' needs use_depth")
@@ -423,11 +433,21 @@ class Config(Checked):
             raise ConfigError('use_depth needs use_camera_info: depth means nothing without it')
 
     @property
+    def has_odometry(self) -> bool:
+        """Say whether odometry tells where the camera was."""
+        return bool(self.tf.odom_frame) or self.odometry_source == 'topic'
+
+    @property
+    def levels(self) -> bool:
+        """Say whether an IMU levels the map: with odometry it begins as that does."""
+        return self.use_imu and not self.has_odometry
+
+    @property
     def tf_mode(self) -> str:
         """Return tf.mode with 'auto' resolved."""
         if self.tf.mode != 'auto':
             return self.tf.mode
-        return 'map_to_odom' if self.tf.odom_frame else 'map_to_camera'
+        return 'map_to_odom' if self.has_odometry else 'map_to_camera'
 
 
 T = TypeVar('T')

@@ -22,8 +22,8 @@ OpenCV and ROS. Depth is measured along the optical axis (z), in metres.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,12 +40,14 @@ class Frame:
 
     ``gray()`` gives a small (h,w) uint8 picture for the selector; ``keyframe(id)`` decodes, and
     rectifies, everything. ``odom_from_camera`` is (4,4), or None without odometry.
+    ``up_in_camera()`` is asked until a map has begun; see Keyframe.
     """
 
     stamp_ns: int
     gray: Callable[[], NDArray[np.uint8]]
     keyframe: Callable[[int], Keyframe]
     odom_from_camera: Array | None = None
+    up_in_camera: Callable[[], Array | None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,8 @@ class Keyframe:
 
     ``rgb`` (H,W,3) uint8; ``intrinsics`` (3,3) pixels; ``depth_m`` (H,W) float32 with 0 where
     invalid, registered to the image; ``odom_from_camera`` (4,4) from odometry;
-    ``base_from_camera`` (4,4), how the camera is mounted. ``id`` is unique in a run and rises.
+    ``base_from_camera`` (4,4), how the camera is mounted; ``up_in_camera`` (3,), the unit vector
+    against gravity, where that was measured at this time. ``id`` is unique in a run and rises.
     ``prepared`` is what the backend made of it when it came, and for the backend alone.
     """
 
@@ -67,6 +70,7 @@ class Keyframe:
     depth_m: NDArray[np.float32] | None = None
     odom_from_camera: Array | None = None
     base_from_camera: Array | None = None
+    up_in_camera: Array | None = None
     prepared: object = None
 
 
@@ -147,7 +151,8 @@ class Submap:
     where odometry has them), ``inliers`` the share that fits; ``new_ids`` are the keyframes that
     no window placed before; ``new_segment`` says that nothing ties the window to what was placed
     before; ``moved`` that it closed a loop, which moved earlier keyframes; ``warning`` is what the
-    user should know, or empty.
+    user should know, or empty. ``covariances`` (6,6) of the new keyframes' poses, by id, are as
+    Uncertainty says.
     """
 
     views: tuple[Prediction, ...]
@@ -159,6 +164,7 @@ class Submap:
     moved: bool = False
     inliers: float = 1.0
     warning: str = ''
+    covariances: Mapping[int, Array] = field(default_factory=dict)
 
     def map_from_camera(self, view: Prediction) -> Array:
         """Return the (4,4) pose of a view of this window in the map frame."""

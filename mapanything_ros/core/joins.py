@@ -63,7 +63,7 @@ def join_map(
     Raises AlignmentError where they contradict it.
     """
     shared = [view for view in views if view.keyframe_id in placed]
-    reach, length_m = config.max_residual, _median_depth(views)
+    reach, length_m = config.max_residual, median_depth(views)
     pairs, guesses = [], []
     for view in shared:
         before = placed[view.keyframe_id]
@@ -95,7 +95,7 @@ def join_odometry(
     tied = tied_to_odometry(views, by_id)
     if not tied:
         return None, frozenset(), ''
-    reach_m, length_m = config.max_residual_m, _median_depth(views)
+    reach_m, length_m = config.max_residual_m, median_depth(views)
     found = register(
         Pairs.joined([_pose_pairs(view, pose, length_m, reach_m) for view, pose in tied]),
         [pose @ np.linalg.inv(view.world_from_camera) for view, pose in tied])
@@ -171,7 +171,8 @@ def _points(u: Array, v: Array, depth_m: Array, intrinsics: Array, pose: Array) 
     return (rays * depth_m[:, None]) @ pose[:3, :3].T + pose[:3, 3]
 
 
-def _median_depth(views: Sequence[Prediction]) -> float:
+def median_depth(views: Sequence[Prediction]) -> float:
+    """Return the median depth of all that views keep."""
     depths = torch.cat([view.depth_m[view.mask] for view in views])
     return float(depths.median()) if len(depths) else 1.0
 

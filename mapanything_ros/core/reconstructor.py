@@ -46,6 +46,9 @@ from mapanything_ros.core.window import KeyframeWindow
 # A camera that has been nowhere new for so long, by the stamps of its images, rests. Whoever holds
 # 10 s of TF and waits for the last keyframes finds them long before that.
 REST_NS = 2 * 10**9
+NOT_LEVEL = (
+    'the map is not level: no image was taken while the IMU was seen at rest for a second; keep '
+    'the robot still before it drives')
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +92,8 @@ class Reconstructor:
         self._next_id = 0
         self._selector = selector or KeyframeSelector(config.keyframes)
         self._window = KeyframeWindow(config.window)
+        # Until a keyframe knows up, or it is too late for that.
+        self._wants_up = config.levels
         self._alignment = Alignment(
             config.alignment, config.scale,
             config.pose_source == 'tf' and config.pose_use == 'fixed')
@@ -106,9 +111,17 @@ class Reconstructor:
         Raises InputError, and forgets the frame, where it cannot be decoded.
         """
         with self._input_lock:
+            up_in_camera = frame.up_in_camera() if self._wants_up else None
+            if up_in_camera is not None:
+                # Nothing is mapped yet: the map begins here, where up is known.
+                self._window.clear()
+                self._selector.reset()
             decision = self._selector.decide(frame)
             if decision.accepted:
                 keyframe = self._backend.prepare(frame.keyframe(self._next_id))
+                if up_in_camera is not None:
+                    keyframe = replace(keyframe, up_in_camera=up_in_camera)
+                    self._wants_up = False
                 self._selector.accept(frame)
                 self._window.add(keyframe)
                 self._next_id += 1
@@ -127,7 +140,13 @@ class Reconstructor:
         with self._input_lock:
             if not (self._window.ready() or partial and self._window.can_take()):
                 return None
+            self._wants_up = False
             return Window(self._window.take(), self._generation)
+
+    @property
+    def wants_up(self) -> bool:
+        """Say whether it still helps to know, of a frame, which way is up."""
+        return self._wants_up
 
     def is_current(self, window: Window) -> bool:
         """Say whether the map is still the one that the window was taken for."""
@@ -154,6 +173,7 @@ class Reconstructor:
             prediction = self._backend.infer(self._inputs(window.keyframes))
         except Exception as error:  # whatever it is, the keyframes are there
             with self._input_lock:
+                self._want_up_again()
                 if isinstance(error, WindowTooLargeError) and error.fits:
                     self._window.shrink(
                         error.fits, window.keyframes if self.is_current(window) else ())
@@ -181,6 +201,9 @@ class Reconstructor:
                     lambda views: self._alignment.place(
                         replace(prediction, views=tuple(views)), window.keyframes),
                     prediction.views)
+                if submap.new_segment and self._config.levels and not self._alignment.levelled:
+                    submap = replace(submap, warning='; '.join(filter(None, (
+                        submap.warning, NOT_LEVEL))))
                 # Points and poses of the keyframes that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
@@ -189,6 +212,7 @@ class Reconstructor:
                 return submap
         except Exception:  # whatever it is, the keyframes are there
             with self._input_lock:
+                self._want_up_again()
                 self._window.retry()
             raise
 
@@ -198,6 +222,7 @@ class Reconstructor:
             self._generation += 1
             self._selector.reset()
             self._window.clear()
+            self._wants_up = self._config.levels
 
     def clear(self) -> None:
         """Forget map and path of before the last restart, when nobody else is at them."""
@@ -249,6 +274,10 @@ class Reconstructor:
         write_tum(paths[1], trajectory)
         return paths
 
+    def _want_up_again(self) -> None:
+        mapped = self._map_generation == self._generation and self._trajectory
+        self._wants_up = self._config.levels and not mapped
+
     def _inputs(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """Return the keyframes as the backend may see them: odometry where that is wanted."""
         if self._config.pose_source == 'tf':
@@ -285,7 +314,9 @@ class Reconstructor:
 
     def _count_map(self) -> dict[str, int]:
         loops = self._loops.statistics() if self._loops else {}
-        return {'segments': self._alignment.segments, 'map_voxels': len(self._map), **loops}
+        level = {'levelled': int(self._alignment.levelled)} if self._config.levels else {}
+        return {
+            'segments': self._alignment.segments, 'map_voxels': len(self._map), **level, **loops}
 
     def _clear_old_map(self) -> None:
         if self._map_generation != self._generation:

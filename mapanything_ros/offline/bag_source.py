@@ -17,14 +17,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 import math
 from pathlib import Path
 import sys
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from tf2_msgs.msg import TFMessage
 from tf2_ros import Buffer
 
@@ -42,6 +44,7 @@ from mapanything_ros.offline.truth import (
     choose_image,
 )
 from mapanything_ros.ros.frames import FrameAssembler
+from mapanything_ros.ros.odometry import OdometryTopic
 
 NO_CAMERA_INFO = (
     'choose with --camera-info-topic, or map without calibration: --set use_camera_info=false '
@@ -80,11 +83,18 @@ class BagSource:
             if config.use_depth:
                 self._depth, self._depth_compressed = self._needed_depth(bag, topics.depth)
             self._depth_camera_info = self._depth and camera_info_beside(bag, self._depth)
+            self._imu = bag.find_topic(
+                'sensor_msgs/msg/Imu', topics.imu or None,
+                hint='choose with --imu-topic, or set use_imu to false'
+            ) if config.levels else None
+            self._odometry = _odometry_topic(
+                bag, topics) if config.odometry_source == 'topic' else None
             needed = config.tf.odom_frame or config.tf.base_frame
             self._transforms = [
                 t for t in ('/tf_static', '/tf')
-                if (needed or config.use_depth) and t in bag.topics]
-            if needed and not self._transforms:
+                if (needed or config.use_depth or self._imu or self._odometry)
+                and t in bag.topics]
+            if needed and not self._odometry and not self._transforms:
                 raise BagError(
                     f'{path} has neither /tf nor /tf_static: leave tf.odom_frame and '
                     'tf.base_frame empty (and pose_source none)')
@@ -99,8 +109,11 @@ class BagSource:
             # A day more: stamps and recording times may be apart.
             buffer = Buffer(cache_time=Duration(nanoseconds=bag.duration_ns + DAY_NS))
             damage = self._load_transforms(bag, buffer)
+            odometry = OdometryTopic(
+                self._config.tf, self._notices, keep_ns=bag.duration_ns + DAY_NS)
+            damage = damage or self._load_odometry(bag, odometry)
             assembler = FrameAssembler(
-                self._config, buffer, self._notices, lambda: self._now_s)
+                self._config, buffer, self._notices, lambda: self._now_s, odometry)
             for topic in filter(None, {self._camera_info, self._depth_camera_info}):
                 first = next(bag.messages([topic]), None)
                 if first:
@@ -136,7 +149,8 @@ class BagSource:
         return {
             'bag': self._path.name, 'images': self.total, 'image_topic': self._image,
             'camera_info_topic': self._camera_info, 'depth_topic': self._depth,
-            'odometry': self._config.tf.odom_frame or None}
+            'imu_topic': self._imu,
+            'odometry': self._odometry or self._config.tf.odom_frame or None}
 
     def fingerprint(self) -> dict[str, object]:
         """Return what tells this bag from others."""
@@ -155,6 +169,9 @@ class BagSource:
                     assembler.add_camera_info(info)
                 if message.topic == self._depth_camera_info:
                     assembler.add_depth_camera_info(info)
+        elif message.topic == self._imu:
+            if imu := self._decoded(message, Imu):
+                assembler.level.add(imu)
         elif image := self._decoded(message, CompressedImage if self._compressed else Image):
             # No stamp is in the future of a recording.
             return assembler.add_image(image, sys.maxsize)
@@ -173,7 +190,8 @@ class BagSource:
     def _topics(self) -> list[str]:
         return [
             topic for topic in (
-                self._image, self._camera_info, self._depth, self._depth_camera_info) if topic]
+                self._image, self._camera_info, self._depth, self._depth_camera_info, self._imu)
+            if topic]
 
     def _needed_depth(self, bag: Bag, name: str) -> tuple[str, bool]:
         depth, compressed = choose_depth(bag, name)
@@ -182,6 +200,16 @@ class BagSource:
                 f'{bag.path} has no depth images: set use_depth to false, or choose with '
                 '--depth-topic')
         return depth, compressed
+
+    def _load_odometry(self, bag: Bag, odometry: OdometryTopic) -> BagError | None:
+        """Fill the odometry; return why that was not possible to the end, if so."""
+        try:
+            for message in bag.messages([self._odometry] if self._odometry else []):
+                if known := self._decoded(message, Odometry):
+                    odometry.add(known)
+        except BagError as error:  # images before that have theirs
+            return error
+        return None
 
     def _load_transforms(self, bag: Bag, buffer: Buffer) -> BagError | None:
         """Fill the buffer; return why that was not possible to the end, if so."""
@@ -197,3 +225,20 @@ class BagSource:
         except BagError as error:  # images before that have theirs
             return error
         return None
+
+
+def with_frames_of_odometry(config: Config, path: Path, topics: TopicNames) -> Config:
+    """Return the configuration with the frames that a bag's odometry names."""
+    with Bag(path) as bag:
+        first = next(bag.messages([_odometry_topic(bag, topics)]), None)
+    if first is None:
+        return config
+    odometry = OdometryTopic(config.tf, Notices(lambda text: None))
+    odometry.add(deserialize_message(first.cdr, Odometry))
+    return replace(config, tf=odometry.tf)
+
+
+def _odometry_topic(bag: Bag, topics: TopicNames) -> str:
+    return bag.find_topic(
+        'nav_msgs/msg/Odometry', topics.odometry or None,
+        hint='choose with --odometry-topic, or set odometry_source to tf')

@@ -76,6 +76,8 @@ class TopicNames:
     image: str = ''
     camera_info: str = ''
     depth: str = ''
+    imu: str = ''
+    odometry: str = ''
 
 
 def open_source(
@@ -124,9 +126,10 @@ def files_fingerprint(files: Sequence[Path]) -> list[list[object]]:
 
 
 def _refuse_robot_inputs(config: Config, topics: TopicNames) -> None:
-    if config.use_depth or config.tf.odom_frame or config.tf.base_frame:
+    if config.use_depth or config.use_imu or config.has_odometry or config.tf.base_frame:
         raise InputError(
-            'photos and videos bring neither depth nor transforms: set use_depth to false and '
-            'leave tf.odom_frame and tf.base_frame empty (and pose_source none)')
+            'photos and videos bring neither depth nor transforms, odometry or an IMU: set '
+            'use_depth and use_imu to false and leave tf.odom_frame and tf.base_frame empty (and '
+            'pose_source none, odometry_source tf)')
     if topics != TopicNames():
         raise InputError('only a bag has topics: leave the options for topics away')

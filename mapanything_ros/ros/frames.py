@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 import time
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ from mapanything_ros.ros.conversions import (
     rgb_from_image,
 )
 from mapanything_ros.ros.depths import Depths, SensedDepth
+from mapanything_ros.ros.level import Level
+from mapanything_ros.ros.odometry import OdometryTopic
+from mapanything_ros.ros.reporter import Warns
 from mapanything_ros.ros.stamps import StampGate
 from mapanything_ros.ros.transforms import lookup, to_ns
 
@@ -63,14 +66,6 @@ class _Waiting:
     since_s: float
 
 
-class Warns(Protocol):
-    """Takes what is wrong with the input (see Reporter)."""
-
-    def warn(self, kind: str, text: str) -> None:
-        """Report a problem of a kind in a sentence that says what to do."""
-        ...
-
-
 class NotYetError(Exception):
     """Something that belongs to an image has not arrived; ``kind`` and the text say what."""
 
@@ -91,17 +86,21 @@ class FrameAssembler:
     its calibration, depth (the nearest within ``depth_slop_s``) and transforms (interpolated at
     its stamp) are there. Where newer depth shows that an image will get none, it is passed over at
     once, and counted in ``without_depth``: colour may be faster. What is refused or given up is
-    reported. ``clock`` gives the seconds that waiting is measured in.
+    reported. ``clock`` gives the seconds that waiting is measured in. ``level`` tells the frames
+    which way is up, and ``odometry`` where the robot was, where the configuration wants it of its
+    topic.
     """
 
     def __init__(
         self, config: Config, buffer: Buffer, reporter: Warns,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, odometry: OdometryTopic | None = None,
     ) -> None:
         self._config = config
         self._buffer = buffer
         self._reporter = reporter
         self._clock = clock
+        self.level = Level(buffer, reporter, clock)
+        self.odometry = odometry or OdometryTopic(config.tf, reporter)
         self._gate = StampGate()
         self._info: CameraInfo | None = None
         self._camera: Camera | None = None
@@ -134,6 +133,7 @@ class FrameAssembler:
         if verdict == 'loop':
             self._waiting.clear()
             self._depth_ns = None
+            self.odometry.clear()
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
             self._reporter.warn(
@@ -202,9 +202,9 @@ class FrameAssembler:
         camera = self._needed_camera()
         depth = self._needed_depth(image, overdue)
         frame_id = image.message.header.frame_id
-        tf = self._config.tf
-        odom_from_camera = self._transform(tf.odom_frame, frame_id, image.stamp_ns)
-        base_from_camera = self._transform(tf.base_frame, frame_id, image.stamp_ns)
+        odom_from_camera = self._odom_from_camera(frame_id, image.stamp_ns)
+        base_from_camera = self._transform(
+            self.odometry.tf.base_frame, frame_id, image.stamp_ns)
         source = _Source(image.message, camera, depth, self._reporter)
 
         def keyframe(keyframe_id: int) -> Keyframe:
@@ -215,7 +215,9 @@ class FrameAssembler:
                 depth_m=source.depth_m(),
                 odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
 
-        return Frame(image.stamp_ns, source.gray, keyframe, odom_from_camera)
+        return Frame(
+            image.stamp_ns, source.gray, keyframe, odom_from_camera,
+            partial(self.level.up, frame_id, image.stamp_ns))
 
     def _needed_camera(self) -> Camera | None:
         if self._config.use_camera_info and self._camera is None:
@@ -257,9 +259,24 @@ class FrameAssembler:
                 f'image in {frame_id!r}, and TF does not tie the two: {str(error).strip()}'
             ) from error
 
+    def _odom_from_camera(self, frame_id: str, stamp_ns: int) -> Array | None:
+        if self._config.odometry_source == 'tf':
+            return self._transform(self._config.tf.odom_frame, frame_id, stamp_ns)
+        try:
+            odom_from_body = self.odometry.at(stamp_ns)
+        except LookupError as error:
+            raise NotYetError(
+                'no_odometry', f'an image has no odometry at its stamp within '
+                f'{self._config.tf.timeout_s} s; remap odometry to its topic and check its '
+                f'stamps: {error}') from error
+        body_from_camera = self._transform(self.odometry.body_frame, frame_id, stamp_ns)
+        return None if body_from_camera is None else odom_from_body @ body_from_camera
+
     def _transform(self, target: str, frame_id: str, stamp_ns: int) -> Array | None:
         if not target:
             return None
+        if target == frame_id:
+            return np.eye(4)
         try:
             return lookup(self._buffer, target, frame_id, stamp_ns)
         except (TransformException, ValueError) as error:

@@ -27,7 +27,7 @@ from rclpy.clock import Clock
 from rclpy.impl.rcutils_logger import RcutilsLogger
 import torch
 
-from mapanything_ros.core.config import Config
+from mapanything_ros.core.config import Config, TfConfig
 from mapanything_ros.core.datatypes import Scale, Submap
 from mapanything_ros.core.device import require_gpu, SideStream
 from mapanything_ros.core.errors import (
@@ -147,6 +147,11 @@ class Mapper:
             self._map_changed = False
             self._path_changed = self._whole_changed = True
             self._publish_at_once()
+
+    def take_frames(self, tf: TfConfig) -> None:
+        """Take the names of frames that odometry gives."""
+        self._tf_output.take_frames(tf)
+        self._publishers.take_frames(tf)
 
     def publish_map(self) -> None:
         """Publish, where somebody listens, map and path as they are now; there may be none."""

@@ -19,17 +19,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Path
+from geometry_msgs.msg import PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
+import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 import torch
 
-from mapanything_ros.core.datatypes import Array, Prediction
+from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.packing import pack_cloud, pack_points
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_camera_info, to_cloud, to_image
 from mapanything_ros.ros.transforms import to_header, to_pose
+
+# What RTAB-Map calls no covariance, and then takes that of the pose; for others it is large.
+UNKNOWN = 9999.0
 
 
 def _camera_info(view: Prediction, header: Header) -> CameraInfo:
@@ -62,6 +66,34 @@ def keyframe_messages(
 def map_message(cloud: PointCloud, stamp_ns: int, map_frame: str) -> PointCloud2:
     """Return a cloud in the map frame, which may be empty."""
     return to_cloud(pack_cloud(cloud), to_header(stamp_ns, map_frame))
+
+
+def odometry_message(
+    map_from_camera: Array, covariance: Array, keyframe: Keyframe, map_frame: str, base_frame: str,
+) -> Odometry:
+    """
+    Return a keyframe's pose as odometry of the robot's base, or of the camera where that has none.
+
+    ``covariance`` (6,6) is the camera's, in the order of PoseWithCovariance. Its velocity is not
+    known.
+    """
+    pose, child = map_from_camera, keyframe.frame_id
+    if keyframe.base_from_camera is not None:
+        pose, child = pose @ np.linalg.inv(keyframe.base_from_camera), base_frame
+    x, y, z = pose[:3, 3] - map_from_camera[:3, 3]
+    # What turns the camera moves the base, by turn x lever.
+    lever = np.eye(6)
+    lever[:3, 3:] = [[0.0, z, -y], [-z, 0.0, x], [y, -x, 0.0]]
+    header = to_header(keyframe.stamp_ns, map_frame)
+    message = Odometry(header=header, child_frame_id=child, pose=PoseWithCovariance(
+        pose=to_pose(pose, header).pose, covariance=(lever @ covariance @ lever.T).ravel()))
+    message.twist.covariance = (UNKNOWN * np.eye(6)).ravel()
+    return message
+
+
+def pose_message(odometry: Odometry) -> PoseWithCovarianceStamped:
+    """Return the pose of odometry."""
+    return PoseWithCovarianceStamped(header=odometry.header, pose=odometry.pose)
 
 
 class PathMaker:

@@ -28,6 +28,7 @@ import time
 import traceback
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -40,7 +41,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.timer import Timer
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from std_srvs.srv import SetBool, Trigger
 from tf2_ros import TransformListener
 
@@ -125,6 +126,7 @@ class MapAnythingNode(LifecycleNode):
             self.create_service(Trigger, name, self._late(callback), callback_group=late)
         # What deactivate destroys; the image comes first.
         self._inputs: list[Input] = []
+        self._imu: Input | None = None
         self._clocks: list[Timer] = []
         self._tf_ticker: Ticker | None = None
 
@@ -159,7 +161,7 @@ class MapAnythingNode(LifecycleNode):
             taken.callback(listener.unregister)
             self._reconstructor = reconstructor
             self._assembler = FrameAssembler(config, self._buffer, self._reporter)
-            outputs = Publishers(self, config.tf.map_frame)
+            outputs = Publishers(self, config.tf)
             taken.callback(outputs.destroy, self)
             self._tf_output = TfOutput(self, config, self._buffer, self._reporter)
             taken.callback(self._tf_output.destroy)
@@ -212,6 +214,8 @@ class MapAnythingNode(LifecycleNode):
                 self._subscribe(Image, 'depth', self._assembler.add_depth)
             self._subscribe(
                 CameraInfo, info_topic(self, 'depth'), self._assembler.add_depth_camera_info)
+        if config.odometry_source == 'topic':
+            self._subscribe(Odometry, 'odometry', self._on_odometry)
         self._clocks = [
             self._every(RETRY_S, self._retry),
         ]
@@ -281,6 +285,7 @@ class MapAnythingNode(LifecycleNode):
         if self._tf_ticker:
             self._tf_ticker.stop()
         self._inputs, self._clocks, self._tf_ticker = [], [], None
+        self._imu = None
 
     def _every(self, period_s: float, callback: Callable[[], None]) -> Timer:
         """Call back by the wall, so that a /clock that stands still is noticed."""
@@ -306,10 +311,28 @@ class MapAnythingNode(LifecycleNode):
             self._restart('the images are older than before, as when a bag starts again')
         self._drain()
 
+    def _on_odometry(self, message: Odometry) -> None:
+        self._assembler.odometry.add(message)
+        self._mapper.take_frames(self._assembler.odometry.tf)
+
     def _retry(self) -> None:
+        self._listen_to_imu()
         for source in self._inputs:
             source.adapt()
         self._drain()
+
+    def _listen_to_imu(self) -> None:
+        """Listen until the map has begun: each message costs the executor a millisecond."""
+        if self._reconstructor.wants_up == (self._imu is not None):
+            return
+        if self._imu is None:
+            self._assembler.level.reset()
+            self._subscribe(Imu, 'imu', self._assembler.level.add)
+            self._imu = self._inputs[-1]
+        else:
+            self._inputs.remove(self._imu)
+            self._imu.destroy()
+            self._imu = None
 
     def _drain(self) -> None:
         for frame in self._assembler.frames():
@@ -324,6 +347,7 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self._buffer.clear()
+        self._assembler.odometry.clear()
         self._assembler.reset()
         self._restart(f'the clock jumped back by {-jump.delta.nanoseconds * 1e-9:.3f} s')
 

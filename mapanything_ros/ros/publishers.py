@@ -16,24 +16,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Path
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry, Path
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 import torch
 
+from mapanything_ros.core.config import TfConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Submap
 from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.packing import pack_points
 from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
-from mapanything_ros.ros.messages import keyframe_messages, map_message, PathMaker
+from mapanything_ros.ros.messages import (
+    keyframe_messages,
+    map_message,
+    odometry_message,
+    PathMaker,
+    pose_message,
+)
 from mapanything_ros.ros.transforms import to_header, to_pose
 
 # One message a keyframe, and a window's keyframes come at once.
@@ -47,7 +54,11 @@ KEYFRAME = {
 OTHERS = {
     'points': (PointCloud2, RELIABLE), 'map': (PointCloud2, LATCHED),
     'map_updates': (PointCloud2, RELIABLE), 'path': (Path, LATCHED),
-    'pose': (PoseStamped, RELIABLE)}
+    'pose': (PoseStamped, RELIABLE), 'odometry': (Odometry, RELIABLE),
+    'pose_with_covariance': (PoseWithCovarianceStamped, RELIABLE)}
+# How each is made of odometry.
+ODOMETRY: Mapping[str, Callable[[Odometry], Any]] = {
+    'odometry': lambda odometry: odometry, 'pose_with_covariance': pose_message}
 
 
 class Publishers:
@@ -57,9 +68,10 @@ class Publishers:
     Of what comes with a window, nothing is made that nobody listens to.
     """
 
-    def __init__(self, node: LifecycleNode, map_frame: str) -> None:
-        self._map_frame = map_frame
-        self._path_maker = PathMaker(map_frame)
+    def __init__(self, node: LifecycleNode, tf: TfConfig) -> None:
+        self._map_frame = tf.map_frame
+        self._base_frame = tf.base_frame
+        self._path_maker = PathMaker(tf.map_frame)
         create = node.create_lifecycle_publisher
         self._keyframe = {
             name: create(kind, f'~/keyframe/{name}', RELIABLE) for name, kind in KEYFRAME.items()}
@@ -70,6 +82,10 @@ class Publishers:
         """Give the topics back."""
         for publisher in (*self._keyframe.values(), *self._others.values()):
             node.destroy_lifecycle_publisher(publisher)
+
+    def take_frames(self, tf: TfConfig) -> None:
+        """Take the names of frames that odometry gives."""
+        self._base_frame = tf.base_frame
 
     def wanted(self, name: str) -> bool:
         """Say whether somebody listens to a topic of OTHERS."""
@@ -89,11 +105,24 @@ class Publishers:
                     self._others['pose'].publish(to_pose(
                         submap.map_from_camera(view),
                         to_header(keyframe.stamp_ns, self._map_frame)))
+                self._publish_odometry(submap, view, keyframe)
         if self.wanted('points'):
             newest = by_id[submap.views[-1].keyframe_id]
             header = to_header(newest.stamp_ns, self._map_frame)
             self._others['points'].publish(
                 or_on_host(partial(_cloud, submap, header), submap.views))
+
+    def _publish_odometry(
+        self, submap: Submap, view: Prediction, keyframe: Keyframe,
+    ) -> None:
+        names = [name for name in ODOMETRY if self.wanted(name)]
+        if not names:
+            return
+        message = odometry_message(
+            submap.map_from_camera(view), submap.covariances[keyframe.id], keyframe,
+            self._map_frame, self._base_frame)
+        for name in names:
+            self._others[name].publish(ODOMETRY[name](message))
 
     def publish_map(self, cloud: PointCloud, stamp_ns: int) -> None:
         """Publish the whole map, which may be empty."""

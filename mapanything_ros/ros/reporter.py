@@ -18,10 +18,19 @@ from __future__ import annotations
 
 from collections import Counter
 import time
+from typing import Protocol
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 PERIOD_S = 5.0
+
+
+class Warns(Protocol):
+    """Takes what is wrong with the input (see Reporter)."""
+
+    def warn(self, kind: str, text: str) -> None:
+        """Report a problem of a kind in a sentence that says what to do."""
+        ...
 
 
 class Reporter:

@@ -25,7 +25,7 @@ import numpy as np
 from rclpy.node import Node
 from tf2_ros import TransformBroadcaster, TransformException
 
-from mapanything_ros.core.config import Config
+from mapanything_ros.core.config import Config, TfConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Submap
 from mapanything_ros.core.keyframes import Decision, PARKED
 from mapanything_ros.core.reconstructor import REST_NS
@@ -94,6 +94,10 @@ class TfOutput:
             with self._lock:
                 self._map_from_odom = map_from_odom
 
+    def take_frames(self, tf: TfConfig) -> None:
+        """Take the names of frames that odometry gives."""
+        self._tf = tf
+
     def follow(self, stamp_ns: int, decision: Decision) -> None:
         """Take note of an image: of a keyframe, or of the place of the one before."""
         if decision.accepted:
@@ -112,7 +116,8 @@ class TfOutput:
         with self._lock:
             valid_ns = now_ns + self._tolerance_ns
             if self._mode == 'map_to_odom':
-                if valid_ns > self._sent_ns:
+                # Odometry of a topic names its frame when it comes.
+                if self._tf.odom_frame and valid_ns > self._sent_ns:
                     self._send(self._map_from_odom, valid_ns, self._tf.odom_frame)
                 return
             placed, parked_ns = self._placed, self._parked_ns

@@ -1,0 +1,110 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where the robot was at any time, from poses at some."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from mapanything_ros.core.datatypes import Array
+
+# Faster than any robot that maps, m/s and rad/s: what changes so fast was set anew. Poses that
+# are closer in time count as this far apart.
+MAX_SPEED, MIN_STEP_S = 50.0, 0.01
+
+
+class PoseHistory:
+    """
+    Poses ``frame_from_body`` (4,4) at rising stamps, the newest ``keep_ns`` of them.
+
+    Between two of them, at most ``max_gap_ns`` apart, the pose is interpolated as tf2 does:
+    positions linearly, turns at constant speed.
+    """
+
+    def __init__(self, keep_ns: int, max_gap_ns: int) -> None:
+        self._keep_ns = keep_ns
+        self._max_gap_ns = max_gap_ns
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._stamps_ns)
+
+    def clear(self) -> None:
+        """Forget all poses."""
+        self._stamps_ns: list[int] = []
+        self._poses: list[Array] = []
+
+    def add(self, stamp_ns: int, pose: Array) -> str:
+        """
+        Add a pose; return what is strange about it, a sentence, or nothing.
+
+        One that is not newer than all before is not taken.
+        """
+        problem = ''
+        if self._stamps_ns:
+            newest_ns = self._stamps_ns[-1]
+            if stamp_ns <= newest_ns:
+                return (
+                    f'it is {(newest_ns - stamp_ns) * 1e-9:.3f} s older than one before, or '
+                    'stamped alike: it is ignored')
+            problem = self._break(newest_ns, stamp_ns, self._poses[-1], pose)
+        self._stamps_ns.append(stamp_ns)
+        self._poses.append(pose)
+        # In pieces: each time would move all the rest.
+        if self._stamps_ns[0] < stamp_ns - 2 * self._keep_ns:
+            first = bisect_left(self._stamps_ns, stamp_ns - self._keep_ns)
+            del self._stamps_ns[:first], self._poses[:first]
+        return problem
+
+    def at(self, stamp_ns: int) -> Array:
+        """Return the pose (4,4) at a time; raise LookupError, with the reason, if unknown."""
+        if not self._stamps_ns:
+            raise LookupError('there is none yet')
+        after = bisect_left(self._stamps_ns, stamp_ns)
+        if after == len(self._stamps_ns):
+            late_s = (stamp_ns - self._stamps_ns[-1]) * 1e-9
+            raise LookupError(f'the newest is {late_s:.3f} s older')
+        if self._stamps_ns[after] == stamp_ns:
+            return self._poses[after]
+        if after == 0:
+            early_s = (self._stamps_ns[0] - stamp_ns) * 1e-9
+            raise LookupError(f'the oldest is {early_s:.3f} s newer')
+        before = after - 1
+        start_ns, end_ns = self._stamps_ns[before], self._stamps_ns[after]
+        start, end = self._poses[before], self._poses[after]
+        if problem := self._break(start_ns, end_ns, start, end):
+            raise LookupError(problem)
+        share = (stamp_ns - start_ns) / (end_ns - start_ns)
+        pose = np.eye(4)
+        turns = Rotation.from_matrix(np.stack([start[:3, :3], end[:3, :3]]))
+        pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
+        pose[:3, 3] = (1.0 - share) * start[:3, 3] + share * end[:3, 3]
+        return pose
+
+    def _break(self, start_ns: int, end_ns: int, start: Array, end: Array) -> str:
+        """Return why nothing is known between two poses, or nothing."""
+        gap_s = (end_ns - start_ns) * 1e-9
+        if end_ns - start_ns > self._max_gap_ns:
+            return f'it has a gap of {gap_s:.3f} s, in which nothing is known'
+        moved_m = float(np.linalg.norm(end[:3, 3] - start[:3, 3]))
+        turned = Rotation.from_matrix(start[:3, :3].T @ end[:3, :3]).magnitude()
+        if max(moved_m, turned) > MAX_SPEED * max(gap_s, MIN_STEP_S):
+            return (
+                f'it jumps by {moved_m:.3f} m and {np.degrees(turned):.1f} degrees in '
+                f'{gap_s:.3f} s, as if it had been reset; nothing is known in between')
+        return ''
