@@ -269,7 +269,7 @@ def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
         steps += [
             Step('ros', f'ROS 2 {DISTRO.capitalize()} from PyPI', ros, install_ros),
             Step('tf2_msgs', 'tf2_msgs', ros + messages, build_tf2_msgs),
-            Step('pip_ros', 'tf2_ros, cv_bridge, sensor_msgs_py, tf_transformations',
+            Step('pip_ros', 'tf2_ros, sensor_msgs_py, tf_transformations',
                  digest([PIP_ROS / 'src', PIP_ROS / 'pyproject.toml']), install_pip_ros),
         ]  # fmt: skip
     steps += [

@@ -47,7 +47,7 @@ from mapanything_ros.ros.conversions import (
     to_cloud,
     to_image,
 )
-from mapanything_ros.ros.encodings import COLORS
+from mapanything_ros.ros.encodings import COLORS, DEPTHS
 
 RED = np.array([200, 30, 60], np.uint8)
 
@@ -155,6 +155,30 @@ def test_of_16_bits_the_upper_eight_that_the_sensor_uses_are_kept(encoding, chan
 def test_noise_in_the_dark_is_not_taken_for_a_picture():
     picture = np.random.default_rng(0).integers(0, 8, (6, 8), np.uint16)
     assert rgb_from_image(image(picture, 'mono16')).max() <= 1
+
+
+@pytest.mark.parametrize('encoding', [
+    'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8',
+    'bayer_grbg8', 'yuv422', 'yuv422_yuy2', '16UC1', '32FC1'])
+def test_what_cv_bridge_knows_has_the_values_that_cv_bridge_gives(encoding):
+    """The node has no need of it: an extension that NumPy and OpenCV of pip break."""
+    cv_bridge = pytest.importorskip(
+        'cv_bridge', reason='comes with a ROS 2 from apt, or make test-ros')
+    rng = np.random.default_rng(3)
+    if encoding == '32FC1':
+        pixels = rng.random((12, 16)).astype(np.float32)
+    else:
+        channels = COLORS[encoding].values
+        dtype = np.uint16 if encoding == '16UC1' else np.uint8
+        pixels = rng.integers(1, 256, (12, 16, channels)[:2 + (channels > 1)]).astype(dtype)
+    message = image(pixels, encoding)
+    if encoding in DEPTHS:
+        known = cv_bridge.CvBridge().imgmsg_to_cv2(message)
+        scale = np.float32(0.001) if encoding == '16UC1' else 1
+        assert np.array_equal(depth_from_image(message), known * scale)
+    else:
+        known = cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8')
+        assert np.array_equal(rgb_from_image(message), known)
 
 
 @pytest.mark.parametrize('bits', [8, 16])
