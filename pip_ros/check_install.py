@@ -119,7 +119,7 @@ ROBOTS = (
       for machine in ('x86_64', 'aarch64')),
 )
 NOT_CHECKED = (
-    'MapAnything itself, which comes from its repository, without requirements',
+    'MapAnything and uniception, which are installed without what they ask for',
     'whether a wheel works: only that there is one, and that what it asks for is there',
     'packages of the distribution that are not named above: the virtual environment may hold '
     'newer ones, for itself alone',
@@ -171,8 +171,8 @@ def pip_problem() -> str:
     done = pip('--version')
     found = re.match(r'pip (\d+)\.(\d+)', done.stdout)
     if not found or tuple(map(int, found.groups())) < LEAST_PIP:
-        return (f'{sys.executable} has {done.stdout.strip() or "no pip"}, but 23.2 is needed: run '
-                'it with a Python whose pip is newer')
+        return (f'pip 23.2 is needed, not {done.stdout.strip() or "none"}: '
+                f'{sys.executable} -m pip install --upgrade pip')
     if not knows('pip'):
         return 'the package index cannot be reached'
     return ''

@@ -18,6 +18,7 @@ import ast
 from importlib.metadata import distribution
 from pathlib import Path
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -92,6 +93,19 @@ def test_the_share_folder_holds_what_the_launch_files_name():
                  'config/cameras/realsense.yaml',
                  'launch/mapanything.launch.py', 'launch/demo.launch.py'):  # fmt: skip
         assert (share / name).read_bytes() == (ROOT / name).read_bytes(), name
+
+
+def test_executables_take_the_python_of_the_environment_that_is_active(tmp_path):
+    # As colcon does, which runs in the system's Python whatever is active.
+    command = [
+        sys.executable, 'setup.py', '-q', 'egg_info', '--egg-base', tmp_path,
+        'build', '--build-base', tmp_path / 'build', 'install', '--root', tmp_path / 'root',
+        '--single-version-externally-managed', '--record', tmp_path / 'record']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scripts = list((tmp_path / 'root').rglob('lib/mapanything_ros/*'))
+    assert len(scripts) == 6
+    assert {path.read_text().splitlines()[0] for path in scripts} == {'#!/usr/bin/env python3'}
 
 
 def test_every_executable_has_a_function_behind_it():
