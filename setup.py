@@ -26,6 +26,9 @@ setup(
     maintainer='The mapanything_ros Authors',
     maintainer_email='maintainers@example.org',
     python_requires='>=3.10',
+    # What the tests run on; nobody has tried Lyrical's 3.14.
+    classifiers=[f'Programming Language :: Python :: {version}'
+                 for version in ('3.10', '3.11', '3.12')],
     install_requires=['setuptools'],
     extras_require={'rerun': ['rerun-sdk>=0.26']},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),

@@ -350,8 +350,8 @@ def test_after_a_while_full_windows_are_tried_again(weights, world, monkeypatch,
 
 
 @pytest.mark.parametrize(('module', 'name', 'parameters'), [
-    (joins, '_median_depth', {}), (joins, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
-    (joins, '_median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
+    (joins, 'median_depth', {}), (joins, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
+    (joins, 'median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
     (voxel_map, 'reduce_view', {})])
 def test_no_keyframe_is_lost_where_memory_runs_out_after_the_network(
         weights, caplog, monkeypatch, module, name, parameters):

@@ -23,7 +23,6 @@ from types import SimpleNamespace
 from geometry_msgs.msg import TransformStamped
 from rclpy.logging import get_logger
 from tf2_msgs.msg import TFMessage
-from tf2_ros import Buffer
 
 from benchmarks.evaluate.tf_faults import faults_of
 from mapanything_ros.core.config import Config
@@ -31,6 +30,7 @@ from mapanything_ros.core.datatypes import Array, Keyframe, Submap
 from mapanything_ros.ros.reporter import Reporter
 from mapanything_ros.ros.tf_output import TfOutput
 from mapanything_ros.ros.transforms import to_header, to_transform
+from mapanything_ros.ros.tree_buffer import TreeBuffer
 
 MODES = ('map_to_odom', 'map_to_camera')
 
@@ -52,7 +52,7 @@ class TfRecord:
         self._heard['map_to_odom'].append(to_transform(
             odom_from_camera, to_header(stamp_ns, self._odom_frame), frame_id))
         for output in self._outputs.values():
-            output.send_map_from_odom(stamp_ns)
+            output.tick(stamp_ns)
 
     def window(
         self, submap: Submap, keyframes: Sequence[Keyframe], map_from_odom: Array | None,
@@ -74,8 +74,8 @@ class TfRecord:
 
         publisher = SimpleNamespace(publish=publish)
         node = SimpleNamespace(create_publisher=lambda *_, **__: publisher)
-        tf = replace(config.tf, mode=mode, base_frame='camera')
+        tf = replace(config.tf, mode=mode, base_frame='camera', tolerance_s=0.0)
         output = TfOutput(
-            node, replace(config, tf=tf), Buffer(), Reporter(get_logger('evaluate')))
+            node, replace(config, tf=tf), TreeBuffer(), Reporter(get_logger('evaluate')))
         output.active = True
         return output

@@ -269,8 +269,9 @@ class MapAnythingNode(LifecycleNode):
         give_back()
 
     def _on_gpu_lost(self, reason: str) -> None:
-        self.gpu_lost = reason
+        # Said first: whoever sees the flag ends the process.
         self.get_logger().fatal(f'{reason}; this process ends')
+        self.gpu_lost = reason
 
     # Input
 
