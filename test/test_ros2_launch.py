@@ -40,8 +40,9 @@ def test_it_brings_the_node_up_and_down(tmp_path: Path) -> None:
         pytest.skip('the node is not where ros2 looks for it: colcon build, and source its set-up')
     parameters = tmp_path / 'colmap.yaml'
     parameters.write_text(PARAMETERS)
-    command = ['ros2', 'launch', PACKAGE, 'mapanything.launch.py', f'params_file:={parameters}',
-               'respawn:=false']
+    # What is started in the background ignores Ctrl-C, and its children do.
+    command = ['env', '--default-signal=INT', 'ros2', 'launch', PACKAGE,
+               'mapanything.launch.py', f'params_file:={parameters}', 'respawn:=false']
     with domain_id() as domain, subprocess.Popen(
         command, env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
