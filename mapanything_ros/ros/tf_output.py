@@ -118,9 +118,6 @@ class TfOutput:
             if self._mode == 'map_to_odom':
                 # Odometry of a topic names its frame when it comes.
                 if self._tf.odom_frame and valid_ns > self._sent_ns:
-                    if self._tolerance_ns and not self._sent_ns:
-                        # The first holds from now on, not from then.
-                        self._send(self._map_from_odom, now_ns, self._tf.odom_frame)
                     self._send(self._map_from_odom, valid_ns, self._tf.odom_frame)
                 return
             placed, parked_ns = self._placed, self._parked_ns

@@ -83,5 +83,5 @@ class TreeBuffer(Buffer):
 
 
 def _edge(transform: TransformStamped) -> tuple[str, str]:
-    """Return the names as tf2 knows them; of old drivers they begin with a slash."""
-    return transform.header.frame_id.lstrip('/'), transform.child_frame_id.lstrip('/')
+    """Return the names as tf2 knows them; some drivers begin them with a slash."""
+    return transform.header.frame_id.removeprefix('/'), transform.child_frame_id.removeprefix('/')

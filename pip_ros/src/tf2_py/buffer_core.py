@@ -50,7 +50,6 @@ class BufferCore:
         self._lock = threading.RLock()
         # Every frame ever named; None for one that was only seen as a parent.
         self._frames: dict[str, StaticCache | TimeCache | None] = {}
-        self._authorities: dict[str, str] = {}
 
     def set_transform(self, transform: TransformStamped, authority: str) -> None:
         """Add a transform; one that makes no sense is logged and ignored, as in the original."""
@@ -100,30 +99,6 @@ class BufferCore:
                 if cache is not None
             )
 
-    def all_frames_as_yaml(self) -> str:
-        """Return parent, rate and time span of each frame, as `view_frames` shows them."""
-        with self._lock:
-            if not self._frames:
-                return '[]'
-            return ''.join(
-                self._frame_as_yaml(child, cache)
-                for child, cache in self._frames.items()
-                if cache is not None and cache.latest is not None
-            )
-
-    def _frame_as_yaml(self, child: str, cache: StaticCache | TimeCache) -> str:
-        oldest_ns, latest_ns = cache.stamps_ns[0], cache.stamps_ns[-1]
-        rate_hz = len(cache.stamps_ns) * 1e9 / max(latest_ns - oldest_ns, 100_000)
-        return (
-            f'{child}: \n'
-            f"  parent: '{_parent(cache)}'\n"
-            f"  broadcaster: '{self._authorities[child]}'\n"
-            f'  rate: {rate_hz:.3f}\n'
-            f'  most_recent_transform: {latest_ns / 1e9:.6f}\n'
-            f'  oldest_transform: {oldest_ns / 1e9:.6f}\n'
-            f'  buffer_length: {(latest_ns - oldest_ns) / 1e9:.3f}\n'
-        )
-
     def _insert(self, message: TransformStamped, authority: str, is_static: bool) -> None:
         parent = message.header.frame_id.removeprefix('/')
         child = message.child_frame_id.removeprefix('/')
@@ -140,8 +115,6 @@ class BufferCore:
                 self._frames[child] = cache
             self._frames.setdefault(parent, None)
             accepted = cache.insert(sample)
-            if accepted:
-                self._authorities[child] = authority
         if not accepted:
             get_logger('tf2').warning(
                 f'TF_OLD_DATA ignoring data from the past for frame {child} at time '
