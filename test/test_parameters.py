@@ -81,7 +81,7 @@ def test_good_values_are_taken_before_configuration(robot):
 
 @pytest.mark.parametrize(('name', 'value', 'word'), [
     ('window__size', 1, 'window.size'),
-    ('window__size', 'six', 'INTEGER'),
+    ('window__size', 'six', 'Wrong parameter type'),
     ('window__overlap', 2, 'window.overlap must be less than window.size (2), got 2'),
     ('backend', 'magic', 'backend must be one of mapanything, colmap'),
     ('map__voxel_m', float('nan'), 'map.voxel_m'),
