@@ -235,7 +235,9 @@ def test_a_reset_while_a_window_is_computed_throws_the_window_away(reconstructor
     assert len(feed(reconstructor, [0, 1, 2])) == 1
 
 
-def test_statistics_do_not_wait_while_the_map_is_at_work(reconstructor, monkeypatch):
+@pytest.fixture
+def slow_loops(reconstructor, monkeypatch):
+    """Keep the map at work, as closing loops does; give the events that it begins and may end."""
     at_work, done = threading.Event(), threading.Event()
     close_loops = reconstructor._close_loops
 
@@ -245,6 +247,11 @@ def test_statistics_do_not_wait_while_the_map_is_at_work(reconstructor, monkeypa
         return close_loops(*arguments)
 
     monkeypatch.setattr(reconstructor, '_close_loops', slow)
+    return at_work, done
+
+
+def test_statistics_do_not_wait_while_the_map_is_at_work(reconstructor, slow_loops):
+    at_work, done = slow_loops
     thread = threading.Thread(target=feed, args=(reconstructor, range(3)))
     thread.start()
     assert at_work.wait(10)
@@ -306,16 +313,8 @@ def test_a_camera_that_rests_is_mapped_as_far_as_it_came(reconstructor, backend)
 
 
 def test_a_restart_does_not_wait_for_the_map_and_is_done_before_the_next_window(
-        reconstructor, monkeypatch):
-    at_work, done = threading.Event(), threading.Event()
-    close_loops = reconstructor._close_loops
-
-    def slow(*arguments):
-        at_work.set()
-        assert done.wait(10)
-        return close_loops(*arguments)
-
-    monkeypatch.setattr(reconstructor, '_close_loops', slow)
+        reconstructor, slow_loops):
+    at_work, done = slow_loops
     for number in range(3):
         reconstructor.add(frame(number))
     thread = threading.Thread(target=reconstructor.process, args=(reconstructor.take(),))

@@ -148,23 +148,15 @@ class FrameAssembler:
 
     def add_depth_camera_info(self, message: CameraInfo) -> None:
         """Take the calibration of depth that is not registered to the image."""
-        if self._depth_info is not None and _same_calibration(self._depth_info, message):
-            return
-        try:
-            self._depth_camera = camera_from_info(message, self._config.rectified)
-            self._depth_info = message
-        except InputError as error:
-            self._reporter.warn('depth_camera_info', f'depth: {error}')
+        camera = self._new_camera(message, self._depth_info, 'depth_camera_info', 'depth: ')
+        if camera is not None:
+            self._depth_camera, self._depth_info = camera, message
 
     def add_camera_info(self, message: CameraInfo) -> None:
         """Take a calibration; one that cannot be used is reported and the last good one stays."""
-        if self._info is not None and _same_calibration(self._info, message):
-            return
-        try:
-            self._camera = camera_from_info(message, self._config.rectified)
-            self._info = message
-        except InputError as error:
-            self._reporter.warn('camera_info', str(error))
+        camera = self._new_camera(message, self._info, 'camera_info')
+        if camera is not None:
+            self._camera, self._info = camera, message
 
     def frames(self) -> Iterator[Frame]:
         """Give the frames that are complete, oldest first."""
@@ -184,6 +176,18 @@ class FrameAssembler:
                 continue
             self._waiting.popleft()
             yield frame
+
+    def _new_camera(
+        self, message: CameraInfo, known: CameraInfo | None, kind: str, whose: str = '',
+    ) -> Camera | None:
+        """Return the camera of a calibration; None for the known one, and for no use: reported."""
+        if known is not None and _same_calibration(known, message):
+            return None
+        try:
+            return camera_from_info(message, self._config.rectified)
+        except InputError as error:
+            self._reporter.warn(kind, f'{whose}{error}')
+            return None
 
     def _pass_over(self, image: _Waiting) -> None:
         """Drop the oldest image, which has no depth; report it where none has had any for long."""

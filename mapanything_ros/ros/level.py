@@ -20,14 +20,13 @@ from collections.abc import Callable
 import time
 
 import numpy as np
-from rclpy.time import Time
 from sensor_msgs.msg import Imu
 from tf2_ros import Buffer, TransformException
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.gravity import REST_NS, RestDetector
 from mapanything_ros.ros.reporter import Warns
-from mapanything_ros.ros.transforms import to_matrix, to_ns
+from mapanything_ros.ros.transforms import lookup, to_ns
 
 # The IMU's messages may come so much later than an image of the same time: they come in batches.
 LAG_NS = 100_000_000
@@ -88,13 +87,14 @@ class Level:
         if self._frame_id == frame_id:
             return rest.up
         try:
-            transform = self._buffer.lookup_transform(frame_id, self._frame_id, Time()).transform
-        except TransformException as error:
+            # The newest: the IMU is fixed to the camera.
+            camera_from_imu = lookup(self._buffer, frame_id, self._frame_id, 0)
+        except (TransformException, ValueError) as error:
             self._reporter.warn(
                 'imu', f'not level yet: TF does not tie the frame of the IMU, '
                 f'{self._frame_id!r}, to {frame_id}: {str(error).strip()}')
             return None
-        up: Array = to_matrix(transform)[:3, :3] @ rest.up
+        up: Array = camera_from_imu[:3, :3] @ rest.up
         return up
 
     def _complain(self) -> None:

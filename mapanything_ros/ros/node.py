@@ -80,8 +80,6 @@ CANNOT_START = 1
 GPU_LOST = os.EX_TEMPFAIL
 
 
-NOT_CONFIGURED = 'the node is not configured'
-
 # Whether a service did what it was asked for, and a sentence.
 Outcome = tuple[bool, str]
 Transition = Callable[['MapAnythingNode', LifecycleState], TransitionCallbackReturn]
@@ -356,10 +354,8 @@ class MapAnythingNode(LifecycleNode):
         """Forget what came in at once, and the map when nobody is at it; return when it is."""
         self.get_logger().warning(f'the map starts again: {reason}')
         self._reconstructor.restart()
-        cleared = Future()
-        if self._worker:
-            self._worker.finish(self._job(self._clear, cleared))
-        return cleared
+        assert self._worker is not None, 'it comes before what calls this, and goes after'
+        return _begun(self._worker.finish, self._clear)
 
     def _clear(self) -> Outcome:
         self._mapper.clear()
@@ -370,7 +366,7 @@ class MapAnythingNode(LifecycleNode):
     def _late(self, answer: Callable[[], Awaitable[Outcome]]) -> Callable[[Any, Any], Any]:
         """Make a service of what says, some time, whether it succeeded, and a sentence."""
         async def call(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            outcome = False, NOT_CONFIGURED
+            outcome = False, 'the node is not configured'
             try:
                 if self._worker:
                     outcome = await answer()
@@ -381,24 +377,13 @@ class MapAnythingNode(LifecycleNode):
             return response
         return call
 
-    def _job(self, work: Callable[[], Outcome], done: Future) -> Callable[[], None]:
-        """Make of a piece of work what another thread can do."""
-        def job() -> None:
-            try:
-                done.set_result(work())
-            except Exception as error:
-                done.set_exception(error)
-        return job
-
     async def _on_reset(self) -> Outcome:
         self._assembler.reset()
         outcome: Outcome = await self._restart('asked for by ~/reset')
         return outcome
 
     async def _on_save(self) -> Outcome:
-        saved = Future()
-        self._saver.submit(self._job(self._save, saved))
-        outcome: Outcome = await saved
+        outcome: Outcome = await _begun(self._saver.submit, self._save)
         return outcome
 
     def _save(self) -> Outcome:
@@ -465,6 +450,22 @@ class MapAnythingNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_change(self, changes, configured=self._worker is not None)
+
+
+def _begun(
+    submit: Callable[[Callable[[], None]], object], work: Callable[[], Outcome],
+) -> Future:
+    """Have another thread do a piece of work; return what becomes of it."""
+    done = Future()
+
+    def job() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    submit(job)
+    return done
 
 
 def _folder(name: str) -> Path:

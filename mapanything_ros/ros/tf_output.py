@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import RLock
+from threading import Lock
 import time
 
 import numpy as np
@@ -64,7 +64,7 @@ class TfOutput:
         self._reporter = reporter
         self._node = node
         self._broadcaster = TransformBroadcaster(node)
-        self._lock = RLock()
+        self._lock = Lock()
         # Not sent while the node is inactive.
         self.active = False
         self._map_from_odom = np.eye(4)
