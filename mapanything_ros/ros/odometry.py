@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from geometry_msgs.msg import Transform, Vector3
 from nav_msgs.msg import Odometry
 import numpy as np
 
@@ -26,7 +25,7 @@ from mapanything_ros.core.config import TfConfig
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.pose_history import PoseHistory
 from mapanything_ros.ros.reporter import Warns
-from mapanything_ros.ros.transforms import to_matrix, to_ns
+from mapanything_ros.ros.transforms import pose_to_matrix, to_ns
 
 # As long as tf2's buffer.
 KEEP_NS = 10 * 10**9
@@ -63,10 +62,8 @@ class OdometryTopic:
         """Take a message; one that cannot be used is reported."""
         problem = self._objection(message)
         if not problem:
-            pose = message.pose.pose
-            problem = self._history.add(to_ns(message.header.stamp), to_matrix(Transform(
-                translation=Vector3(x=pose.position.x, y=pose.position.y, z=pose.position.z),
-                rotation=pose.orientation)))
+            problem = self._history.add(
+                to_ns(message.header.stamp), pose_to_matrix(message.pose.pose))
         if problem:
             self._reporter.warn('odometry', f'odometry: {problem}')
 

@@ -17,7 +17,15 @@
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time as TimeMsg
-from geometry_msgs.msg import Pose, PoseStamped, Transform, TransformStamped
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseStamped,
+    Quaternion,
+    Transform,
+    TransformStamped,
+    Vector3,
+)
 import numpy as np
 from rclpy.time import Time
 from std_msgs.msg import Header
@@ -40,10 +48,12 @@ def to_header(stamp_ns: int, frame_id: str) -> Header:
 
 def to_matrix(transform: Transform) -> Array:
     """Return the (4,4) matrix of a transform message."""
-    t, q = transform.translation, transform.rotation
-    matrix: Array = quaternion_matrix([q.x, q.y, q.z, q.w])
-    matrix[:3, 3] = t.x, t.y, t.z
-    return matrix
+    return _matrix(transform.translation, transform.rotation)
+
+
+def pose_to_matrix(pose: Pose) -> Array:
+    """Return the (4,4) matrix of a pose message."""
+    return _matrix(pose.position, pose.orientation)
 
 
 def to_transform(
@@ -60,6 +70,12 @@ def to_pose(target_from_source: Array, header: Header) -> PoseStamped:
     pose = Pose()
     _fill(pose.position, pose.orientation, target_from_source)
     return PoseStamped(header=header, pose=pose)
+
+
+def _matrix(t: Point | Vector3, q: Quaternion) -> Array:
+    matrix: Array = quaternion_matrix([q.x, q.y, q.z, q.w])
+    matrix[:3, 3] = t.x, t.y, t.z
+    return matrix
 
 
 def _fill(position: object, orientation: object, matrix: Array) -> None:
