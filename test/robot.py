@@ -166,6 +166,8 @@ class Robot:
         self._executor.shutdown()
         self.node.release()
         self.node.destroy_node()
+        # Which rclpy leaves to the garbage collector: until then others in this domain see it.
+        self.node._state_machine.destroy_when_not_in_use()
         self.peer.destroy_node()
         self._peer_executor.shutdown()
         assert self.crash is None, f'the node died: {self.crash!r}'
