@@ -82,6 +82,7 @@ def check_same(a: Path, b: Path) -> None:
 def test_ctrl_c_saves_what_there_is_and_resume_goes_on(
         tmp_path, run, whole, capsys):
     photos, seen, expected = whole
+    before = signal.getsignal(signal.SIGINT)
     run.backend = Interrupting(3, press_ctrl_c)
     output = tmp_path / 'out'
     assert run(photos, output, seen=seen) == 130
@@ -90,7 +91,7 @@ def test_ctrl_c_saves_what_there_is_and_resume_goes_on(
     assert 'points of 7 keyframes' in said.out
     assert summary_of(output)['ended'] == 'interrupted'
     assert len(KeyframeStore.open(output / 'keyframes')) == 7
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     run.backend = ExactBackend()
     assert run(photos, output, '--resume', seen=seen) == 0
     check_same(output, expected)
