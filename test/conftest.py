@@ -21,6 +21,7 @@ Without ``--real-model`` that is the fake in ``fake_package``, whatever is insta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
 from importlib.metadata import PackageNotFoundError, version
+import math
 import os
 from pathlib import Path
 import random
@@ -150,6 +151,8 @@ def _starter() -> Iterator[Callable[..., Robot]]:
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr('mapanything_ros.ros.node.DIAGNOSTICS_S', 0.1)
+        # A machine that is busy for seconds is no camera that rests.
+        patch.setattr('mapanything_ros.ros.node.RECENT_S', math.inf)
         yield make
 
 

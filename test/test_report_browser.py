@@ -34,7 +34,7 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 # WebGL without a GPU.
 SOFTWARE = ('--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader')
 READY = 'document.body.dataset.ready === "true"'
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 180_000
 # The only complaint that is let pass is a browser's hint about its own speed, without a GPU.
 HINTS = ('willReadFrequently', 'GPU stall due to ReadPixels')
 
@@ -73,8 +73,9 @@ class Visit:
         self.page.on('request', lambda request: self.asked.append(request.url))
         self.page.on('console', lambda message: self.said.append(message.text))
         self.page.on('pageerror', lambda error: self.said.append(str(error)))
+        self.page.set_default_timeout(TIMEOUT_MS)
         self.page.goto(path.as_uri())
-        self.page.wait_for_function(READY, timeout=TIMEOUT_MS)
+        self.page.wait_for_function(READY)
 
     def colours_of_map(self, path: Path) -> np.ndarray:
         """Return the picture of the 3D view, (H,W,3), as the browser shows it."""
