@@ -17,8 +17,9 @@ How well places are recognised, where the truth says which pictures show the sam
 
 Pictures at least `GAP` keyframes apart are a pair: of one place where each shows `SAME` of the
 other's surface. `found` is the share of pictures of an older place that have it among the
-candidates; `recall` the share of true pairs that geometry verifies; `false` the verified ones,
-of true pairs and of all candidates, that are farther than `WRONG` from the truth.
+candidates; `recall` the share of true pairs that geometry verifies, and that of those with `HALF`
+in common; `false` the verified ones, of true pairs and of all candidates, that are farther than
+`WRONG` from the truth.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from mapanything_ros.sample.room import Room
 
 SEEDS = (0, 1, 2)
 GAP = 20
-SAME = 0.3
+SAME, HALF = 0.3, 0.5
 WRONG_M, WRONG_DEG = 0.25, 5.0
 CANDIDATES, APART = 3, 5
 # What a window's depth errs by once its scale is right.
@@ -73,6 +74,7 @@ class Figures:
     found: float
     pairs: int
     recall: float
+    recall_half: float
     false: int
     error_m: float
     error_deg: float
@@ -86,7 +88,7 @@ class Figures:
 
 def run(output: Path) -> None:
     """Measure all worlds, print a row for each and write them as JSON."""
-    print(f'{"places":12} {"pictures":>8} {"features":>8} {"found":>6} {"pairs":>6} {"recall":>6} '
+    print(f'{"places":12} {"pictures":>8} {"features":>8} {"found":>6} {"pairs":>6} {"recall":>13} '
           f'{"false":>5} {"error":>28} {"sigmas":>14} {"extract":>8} {"verify":>8}')
     rows = [measure(name, world, seed) for name, world, seed in _worlds()]
     output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + '\n')
@@ -132,13 +134,15 @@ def measure(name: str, world: World, seed: int) -> Figures:
     # Of shift and turn a deviation is by axis.
     ratios = np.sqrt((table ** 2 / sigmas ** 2).mean(axis=0) / (3, 3, 1))
     error_m, error_rad, error_scale = np.median(table, axis=0)
+    half = {pair for pair in true if shared[pair] >= HALF}
     row = Figures(
         name, len(world), float(np.mean([len(each) for each in features])),
-        found / len(back), len(true), len(right & true) / len(true), len(matches) - len(right),
+        found / len(back), len(true), len(right & true) / len(true),
+        len(right & half) / len(half), len(matches) - len(right),
         float(error_m), math.degrees(error_rad), float(error_scale),
         *ratios.tolist(), 1e3 * float(np.median(seconds)), 1e3 * verify_s / len(pairs))
     print(f'{row.world:12} {row.pictures:8} {row.features:8.0f} {row.found:6.1%} {row.pairs:6} '
-          f'{row.recall:6.1%} {row.false:5} {1e3 * row.error_m:8.1f} mm '
+          f'{row.recall:6.1%} {row.recall_half:6.1%} {row.false:5} {1e3 * row.error_m:8.1f} mm '
           f'{row.error_deg:6.2f}\N{DEGREE SIGN} {row.error_scale:7.2%} '
           f'{row.sigmas_m:4.1f} {row.sigmas_deg:4.1f} {row.sigmas_scale:4.1f} '
           f'{row.extract_ms:5.0f} ms {row.verify_ms:5.1f} ms', flush=True)
