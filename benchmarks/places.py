@@ -88,8 +88,8 @@ class Figures:
 
 def run(output: Path) -> None:
     """Measure all worlds, print a row for each and write them as JSON."""
-    print(f'{"places":12} {"pictures":>8} {"features":>8} {"found":>6} {"pairs":>6} {"recall":>13} '
-          f'{"false":>5} {"error":>28} {"sigmas":>14} {"extract":>8} {"verify":>8}')
+    print(f'{"places":12} {"pictures":>8} {"features":>8} {"found":>6} {"pairs":>6} '
+          f'{"recall":>13} {"false":>5} {"error":>28} {"sigmas":>14} {"extract":>8} {"verify":>8}')
     rows = [measure(name, world, seed) for name, world, seed in _worlds()]
     output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + '\n')
     print(f'wrote {output}')

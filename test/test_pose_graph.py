@@ -241,10 +241,11 @@ def test_a_keyframe_that_comes_late_finds_its_place_between_its_neighbours():
 
 
 def test_a_loop_of_a_keyframe_that_no_window_placed_is_refused():
+    steps = straight([0.2] * 3)
     with pytest.raises(ValueError, match='no window has placed keyframe 0 or 99'):
-        graph_of(straight([0.2] * 3)).add_loops([LoopEdge(0, 99, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
+        graph_of(steps).add_loops([LoopEdge(0, 99, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
     with pytest.raises(ValueError, match='a loop goes back, not from 1 to 2'):
-        graph_of(straight([0.2] * 3)).add_loops([LoopEdge(2, 1, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
+        graph_of(steps).add_loops([LoopEdge(2, 1, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
 
 
 def test_clear_forgets_the_path_and_its_loops():
