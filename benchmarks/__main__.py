@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import backend, front_end, reconstruct
+from benchmarks import backend, front_end, places, reconstruct
 from benchmarks import map as accumulated_map
 
 TINY = Path('test/data/mapanything_tiny.json')
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--output', type=Path, default=Path('out/bench'))
     parser.add_argument(
-        '--only', choices=('backend', 'front_end', 'map', 'reconstruct'),
+        '--only', choices=('backend', 'front_end', 'map', 'places', 'reconstruct'),
         help='run one of them')
     parser.add_argument(
         '--images', type=int, default=10_000, help='images of the memory run (default: 10000)')
@@ -48,6 +48,8 @@ def main() -> None:
         front_end.run(arguments.output / 'front_end.json', arguments.images)
     if arguments.only in (None, 'map'):
         accumulated_map.run(arguments.output / 'map.json')
+    if arguments.only in (None, 'places'):
+        places.run(arguments.output / 'places.json')
     if arguments.only in (None, 'reconstruct'):
         reconstruct.run(arguments.output / 'reconstruct.json')
 

@@ -77,6 +77,27 @@ def test_what_the_mask_drops_has_no_features():
     assert features.pixels[:, 0].min() > 199
 
 
+def test_the_strongest_of_those_with_a_depth_are_kept_strongest_first():
+    truth = look('sideways', 0)
+    rng = np.random.default_rng(0)
+    height, width = truth.depth_m.shape
+    noise = rng.integers(0, 255, (height // 3, width // 3, 3), np.uint8)
+    rgb = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    # What is strong has no depth, and the rest is weak.
+    rgb[:, 160:] = (rgb[:, 160:] // 2) + 60
+    mask = truth.depth_m > 0
+    mask[:, :160] = False
+    features = extract(keyframe(rgb, INTRINSICS), view(truth, mask))
+    assert len(features) == MAX_FEATURES
+    strength = {
+        point.pt: point.response for point in cv2.SIFT_create().detect(
+            cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+        if mask[round(point.pt[1]), round(point.pt[0])]}
+    kept = [strength[tuple(pixel)] for pixel in features.pixels.tolist()]
+    assert kept == sorted(kept, reverse=True)
+    assert min(kept) >= sorted(strength.values())[-2 * MAX_FEATURES]
+
+
 def test_a_blank_picture_has_no_features():
     truth = look('sideways', 0)
     features = extract(keyframe(np.zeros_like(truth.rgb), INTRINSICS), view(truth))

@@ -76,13 +76,14 @@ def drifting(poses):
     return drifted
 
 
-def run(loops, poses, views, numbers=None, **changes):
+def run(loops, poses, views, numbers=None, segment=0, **changes):
     edges = []
     for number in range(len(poses)) if numbers is None else numbers:
         rgb, depth_m = views[number]
         keyframe = Keyframe(number, number, 'camera', rgb, K)
         edges += loops.add(
-            replace(keyframe, **changes), prediction(number, rgb, depth_m), poses[number])
+            replace(keyframe, **changes), prediction(number, rgb, depth_m), poses[number],
+            segment)
     return edges
 
 
@@ -256,9 +257,90 @@ def test_a_picture_without_features_or_depth_is_counted_and_forgotten():
     assert loops.statistics() == {'loop_keyframes_without_features': 2}
 
 
-def test_places_beyond_the_bound_are_forgotten():
-    # Shorter than a lap: when the camera is back, the place is forgotten.
-    assert run(LoopClosure(replace(CONFIG, max_keyframes=30)), *lap_and_a_half()) == []
+def patrol(rounds):
+    """Walk a quarter of the ring, then go to and fro in another for so long, then come back."""
+    there, beat = list(range(10)), list(range(16, 26))
+    return there, [*there, *(beat + beat[::-1]) * rounds, *there]
+
+
+def test_a_patrol_of_one_place_does_not_forget_another():
+    poses, views = lap_and_a_half()
+    there, walk = patrol(rounds=15)
+    loops = LoopClosure(replace(CONFIG, max_keyframes=30, min_gap_m=2.0))
+    edges = run(loops, [poses[i] for i in walk], [views[i] for i in walk])
+    assert len(walk) > 10 * 30
+    assert len(loops._places) == 30
+    back = [edge for edge in edges if edge.newer >= len(walk) - len(there)]
+    assert back
+    assert all(edge.older < len(there) for edge in back)
+    assert_true(edges, [poses[i] for i in walk])
+
+
+def test_where_no_place_is_near_another_the_oldest_are_forgotten():
+    poses, views = hall(60)
+    apart = [camera([10.0 * number, 0, 0], 0.0) for number in range(len(poses))]
+    loops = LoopClosure(replace(CONFIG, max_keyframes=30))
+    run(loops, apart, views)
+    assert list(loops._places) == list(range(len(poses) - 30, len(poses)))
+
+
+def other_segment(poses, views, scale, start):
+    """From a keyframe on, give a map of its own: another frame, another unit."""
+    shift = camera([9.0, -4.0, 2.0], 1.1)
+    stretch = np.diag([scale] * 3 + [1.0])
+    poses, views = list(poses), list(views)
+    for number in range(start, len(poses)):
+        poses[number] = stretch @ shift @ poses[number] @ np.linalg.inv(stretch)
+        views[number] = views[number][0], views[number][1] * np.float32(scale)
+    return poses, views, np.linalg.inv(stretch @ shift)
+
+
+@pytest.mark.parametrize('scale', [1.0, 2.5, 0.3])
+def test_a_place_of_another_segment_joins_them_whatever_its_frame_and_scale(scale):
+    true, views = lap_and_a_half()
+    poses, views, first_from_second = other_segment(true, views, scale, 34)
+    loops = LoopClosure(CONFIG)
+    assert run(loops, poses, views, range(34)) == []
+    edges = run(loops, poses, views, range(34, COUNT), segment=1)
+    # No path between them is long enough, nor any pose near.
+    assert len(edges) >= 3
+    assert_true(edges, true)
+    for edge in edges:
+        assert edge.older < 34 <= edge.newer
+        assert abs(np.log(edge.scale / scale)) < 3 * edge.sigma_scale
+        joined = poses[edge.older] @ edge.similarity @ np.linalg.inv(poses[edge.newer])
+        np.testing.assert_allclose(
+            joined[:3, :3], first_from_second[:3, :3], atol=0.03 / scale)
+
+
+def test_segments_that_were_joined_are_one_with_places_of_both():
+    true, views = lap_and_a_half()
+    poses, scaled, first_from_second = other_segment(true, views, 2.5, 20)
+    loops = LoopClosure(CONFIG)
+    run(loops, poses, scaled, range(20))
+    run(loops, poses, scaled, range(20, LAP), segment=1)
+    # As a graph would have them: similarities, from the unit that each view came in.
+    loops.repose({number: first_from_second @ poses[number] for number in range(20, LAP)},
+                 dict.fromkeys(range(20, LAP), 0))
+    # The path is as long as if it had been one all the time.
+    whole_m = np.linalg.norm(np.diff([pose[:3, 3] for pose in true[:LAP]], axis=0), axis=1).sum()
+    assert loops._path_m == pytest.approx(whole_m, rel=0.01)
+    edges = run(loops, true, views, range(LAP, COUNT))
+    edges += run(loops, [*true, *true], [*views, *views], range(COUNT + 20, COUNT + LAP))
+    assert_true(edges, [*true, *true])
+    assert any(edge.older < 20 for edge in edges)
+    second = [edge for edge in edges if 20 <= edge.older < LAP]
+    assert second
+    for edge in second:
+        assert edge.scale == pytest.approx(1 / 2.5, rel=0.03)
+
+
+def test_a_segment_in_a_hall_that_repeats_itself_is_not_joined():
+    poses, views = hall(3.0)
+    loops = LoopClosure(CONFIG)
+    assert run(loops, poses, views, range(40)) == []
+    assert run(loops, poses, views, range(40, len(poses)), segment=1) == []
+    assert loops.statistics()['loop_refused_ambiguous'] > 20
 
 
 def test_clear_forgets_the_places():

@@ -51,14 +51,27 @@ def test_an_empty_memory_knows_no_place():
     assert PlaceRecognition(10).similar(place(0), range(10), count=3, apart=1) == []
 
 
-def test_beyond_the_capacity_the_oldest_are_forgotten():
+def test_what_is_forgotten_makes_room_and_is_not_found_again():
     recognition = PlaceRecognition(8)
     for number in range(21):
+        if number >= 8:
+            # Not in the order in which they came.
+            recognition.forget((number - 8) ^ 1)
         recognition.add(number, place(10 * number))
         assert len(recognition) == min(number + 1, 8)
     everything = recognition.similar(place(0), range(21), count=21, apart=1)
-    assert sorted(everything) == list(range(13, 21))
+    assert sorted(everything) == [12, *range(14, 21)]
     assert recognition.similar(place(152), range(21), count=1, apart=1) == [15]
+
+
+def test_there_is_no_room_for_more_than_that_and_nothing_to_forget_twice():
+    recognition = PlaceRecognition(1)
+    recognition.add(3, place(0))
+    with pytest.raises(ValueError, match='no room for more than 1 places'):
+        recognition.add(4, place(10))
+    recognition.forget(3)
+    with pytest.raises(ValueError, match='3'):
+        recognition.forget(3)
 
 
 def pictures(seed, kinds, count=60):

@@ -21,7 +21,8 @@ from scipy.spatial.transform import Rotation
 import torch
 
 from mapanything_ros.core.datatypes import Prediction, Scale, Submap
-from mapanything_ros.core.pose_graph import LoopEdge, PoseGraph, STEP_RAD, STEP_SHARE
+from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.pose_graph import PoseGraph, STEP_RAD, STEP_SHARE
 
 NOTHING = torch.zeros(1, 1)
 
@@ -66,7 +67,8 @@ def graph_of(poses, size=4):
 def loop(poses, older, newer, error=None, sigma_m=0.02, sigma_rad=0.005):
     measured = np.linalg.inv(poses[older]) @ poses[newer]
     return LoopEdge(
-        older, newer, measured if error is None else measured @ error, sigma_m, sigma_rad)
+        older, newer, measured if error is None else measured @ error, sigma_m, sigma_rad,
+        1.0, 0.01)
 
 
 def position_rmse(poses, true):
@@ -147,7 +149,7 @@ def test_a_false_loop_among_true_ones_is_removed_and_leaves_no_trace(between):
     deceived.add_loops(loops)
     if between:
         deceived.optimize()
-    deceived.add_loops([LoopEdge(5, 22, np.eye(4), 0.02, 0.005)])
+    deceived.add_loops([LoopEdge(5, 22, np.eye(4), 0.02, 0.005, 1.0, 0.01)])
     poses = deceived.optimize()
     assert deceived.removed == 1
     if between:
@@ -161,8 +163,8 @@ def test_loops_that_contradict_each_other_alone_move_nothing():
     _, drifted = ring(40)
     graph = graph_of(drifted)
     graph.add_loops([
-        LoopEdge(0, 30, rigid([0, 0, 0], [1, 0, 0]), 0.01, 0.005),
-        LoopEdge(0, 30, rigid([0, 0, 0], [-1, 0, 0]), 0.01, 0.005)])
+        LoopEdge(0, 30, rigid([0, 0, 0], [1, 0, 0]), 0.01, 0.005, 1.0, 0.01),
+        LoopEdge(0, 30, rigid([0, 0, 0], [-1, 0, 0]), 0.01, 0.005, 1.0, 0.01)])
     assert graph.optimize() == {}
     assert graph.removed == 2
     assert graph.optimize() == {}
@@ -184,7 +186,7 @@ def stretches(poses):
 def test_a_gap_that_odometry_bridged_gives_way_before_the_steps_of_windows_do():
     lengths = [0.2, 0.2, 2.0, 0.2, 0.2]
     graph = graph_of(straight(lengths), size=3)
-    graph.add_loops([LoopEdge(0, 5, rigid([0, 0, 0], [3.0, 0, 0]), 0.001, 0.001)])
+    graph.add_loops([LoopEdge(0, 5, rigid([0, 0, 0], [3.0, 0, 0]), 0.001, 0.001, 1.0, 0.01)])
     change = stretches(graph.optimize()) - lengths
     assert change.sum() == pytest.approx(0.2, abs=0.002)
     assert change[2] > 0.19
@@ -196,7 +198,7 @@ def test_a_window_that_joined_badly_gives_way_where_it_joined():
     graph = PoseGraph()
     graph.add_window(window({i: poses[i] for i in (0, 1, 2)}))
     graph.add_window(window({i: poses[i] for i in (2, 3, 4, 5)}, residual_m=0.1))
-    graph.add_loops([LoopEdge(0, 5, rigid([0, 0, 0], [1.1, 0, 0]), 0.001, 0.001)])
+    graph.add_loops([LoopEdge(0, 5, rigid([0, 0, 0], [1.1, 0, 0]), 0.001, 0.001, 1.0, 0.01)])
     change = stretches(graph.optimize()) - 0.2
     assert change.argmax() == 2
     assert change[2] > 0.8 * change.sum()
@@ -216,7 +218,7 @@ def test_a_step_that_odometry_contradicts_gives_way_first(told):
         ids = range(start, start + 4)
         graph.add_window(
             window({i: bent[i] for i in ids}), {i: odometry[i] for i in ids} if told else None)
-    graph.add_loops([LoopEdge(0, 11, straight_on[11], 0.001, 0.001)])
+    graph.add_loops([LoopEdge(0, 11, straight_on[11], 0.001, 0.001, 1.0, 0.01)])
     poses = graph.optimize()
     turns = np.array([
         vector(np.linalg.inv(poses[i]) @ poses[i + 1])[2] - vector(np.linalg.inv(a) @ b)[2]
@@ -234,15 +236,16 @@ def test_a_keyframe_that_comes_late_finds_its_place_between_its_neighbours():
     graph.add_window(window({i: poses[i] for i in (0, 1, 3, 4)}))
     graph.add_window(window({i: poses[i] for i in (1, 2, 3)}))
     assert len(graph) == 5
-    graph.add_loops([LoopEdge(0, 4, rigid([0, 0, 0], [0.9, 0, 0]), 0.001, 0.001)])
+    graph.add_loops([LoopEdge(0, 4, rigid([0, 0, 0], [0.9, 0, 0]), 0.001, 0.001, 1.0, 0.01)])
     np.testing.assert_allclose(stretches(graph.optimize()), 0.225, atol=0.001)
 
 
 def test_a_loop_of_a_keyframe_that_no_window_placed_is_refused():
+    steps = straight([0.2] * 3)
     with pytest.raises(ValueError, match='no window has placed keyframe 0 or 99'):
-        graph_of(straight([0.2] * 3)).add_loops([LoopEdge(0, 99, np.eye(4), 0.01, 0.01)])
+        graph_of(steps).add_loops([LoopEdge(0, 99, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
     with pytest.raises(ValueError, match='a loop goes back, not from 1 to 2'):
-        graph_of(straight([0.2] * 3)).add_loops([LoopEdge(2, 1, np.eye(4), 0.01, 0.01)])
+        graph_of(steps).add_loops([LoopEdge(2, 1, np.eye(4), 0.01, 0.01, 1.0, 0.01)])
 
 
 def test_clear_forgets_the_path_and_its_loops():

@@ -49,19 +49,19 @@ TRUE_VOXEL_M = 0.01
 ODOM_FRAME = 'odom'
 
 
-def recorded(folder: Path) -> World:
+def recorded(folder: Path, shrink: int = SHRINK) -> World:
     """
     Return the world of a bag with compressed colour images, registered depth and true poses.
 
-    Images are rectified, and a quarter as wide. What the sensor has seen, put where the true
-    poses have it, stands for the surface: figures finer than the sensor's noise mean nothing.
+    Images are rectified, and ``shrink`` times smaller. What the sensor has seen, put where the
+    true poses have it, stands for the surface: figures finer than its noise mean nothing.
     """
     with Bag(folder) as bag:
         topics = choose_topics(bag)
     if topics.depth is None:
         raise ValueError(f'{folder} has no depth')
     whole, frame_id = read_camera(folder, topics.camera_info, rectified=False)
-    camera = _shrunk(whole)
+    camera = _shrunk(whole, shrink)
     truth = read_poses(folder)
     odometry = read_odometry(folder, ODOM_FRAME, frame_id, truth.stamps_ns)
     pictures = {
@@ -73,13 +73,14 @@ def recorded(folder: Path) -> World:
     cloud = fuse_depth(
         ((depths[stamp], pose) for stamp, pose in zip(
             stamps_ns.tolist()[::EVERY], truth.poses[::EVERY], strict=True)), whole, TRUE_VOXEL_M)
-    size = (camera.width, camera.height)
+    size, middle = (camera.width, camera.height), (shrink - 1) // 2
     views = tuple(
         RenderedView(
             camera.rectify(cv2.resize(pictures[stamp], size, interpolation=cv2.INTER_AREA)),
-            # The pixel nearest to the middle of the 4x4 that make one.
+            # The pixel nearest to the middle of those that make one.
             camera.rectify_depth(np.where(
-                valid_depth(depths[stamp]), depths[stamp], 0)[1::SHRINK, 1::SHRINK].copy()))
+                valid_depth(depths[stamp]), depths[stamp], 0,
+            )[middle::shrink, middle::shrink].copy()))
         for stamp in stamps_ns.tolist())
     return World(
         name=folder.name, stamps_ns=stamps_ns, world_from_camera=truth.poses,
@@ -87,10 +88,10 @@ def recorded(folder: Path) -> World:
         distance=lambda points: cloud_distances(points, cloud), keyframe_step_m=KEYFRAME_STEP_M)
 
 
-def _shrunk(camera: RecordedCamera) -> Camera:
-    k = camera.intrinsics / SHRINK
-    k[:2, 2] -= 0.5 - 0.5 / SHRINK
+def _shrunk(camera: RecordedCamera, shrink: int) -> Camera:
+    k = camera.intrinsics / shrink
+    k[:2, 2] -= 0.5 - 0.5 / shrink
     k[2, 2] = 1.0
     return Camera(
-        camera.width // SHRINK, camera.height // SHRINK, k, np.array(camera.distortion),
+        camera.width // shrink, camera.height // shrink, k, np.array(camera.distortion),
         np.zeros((3, 4)))

@@ -317,8 +317,8 @@ class LoopClosureConfig(Checked):
         3, 'Keyframes nearly in a row that must tell the same before any of them counts.',
         minimum=2, maximum=100)
     max_keyframes: int = option(
-        3000, 'Keyframes that are recognised, 60 kB each; the oldest are forgotten first.',
-        minimum=30, maximum=1_000_000)
+        3000, 'Keyframes that are recognised, 60 kB each; beyond that the oldest go first of '
+        'those that have most others near them.', minimum=30, maximum=1_000_000)
 
 
 @dataclass(frozen=True)

@@ -59,22 +59,25 @@ class LocalFeatures:
 def extract(keyframe: Keyframe, view: Prediction) -> LocalFeatures:
     """Return the features of a keyframe where the view's mask keeps the depth."""
     gray, intrinsics = _picture(keyframe, view)
-    sift = cv2.SIFT_create(MAX_FEATURES)  # type: ignore[attr-defined]
-    keypoints, descriptors = sift.detectAndCompute(gray, None)
+    sift = cv2.SIFT_create()  # type: ignore[attr-defined]
+    keypoints = sift.detect(gray, None)
     size = (gray.shape[1], gray.shape[0])
-    if not keypoints:
-        nothing = np.empty((0, 2), np.float32)
-        return LocalFeatures(
-            nothing, np.empty((0, 3), np.float32), np.empty((0, 128), np.uint8), size, intrinsics)
-    pixels = np.array([point.pt for point in keypoints], np.float32)
+    pixels = np.array([point.pt for point in keypoints], np.float32).reshape(-1, 2)
     rays = np.column_stack([
         (pixels - intrinsics[:2, 2]) / intrinsics[[0, 1], [0, 1]], np.ones(len(pixels))])
     depth_m = _depth(view, rays)
-    # The same spot in two directions counts once, too many features are the weakest.
-    kept = np.flatnonzero(depth_m > 0)[:MAX_FEATURES]
+    # SIFT sorts nothing, and its own choice of the strongest knows nothing of the depth.
+    strongest = np.argsort([-point.response for point in keypoints], kind='stable')
+    kept = strongest[depth_m[strongest] > 0][:MAX_FEATURES]
+    if not len(kept):
+        nothing = np.empty((0, 2), np.float32)
+        return LocalFeatures(
+            nothing, np.empty((0, 3), np.float32), np.empty((0, 128), np.uint8), size, intrinsics)
+    # Of these alone: describing all that a textured picture has costs as much again.
+    _, descriptors = sift.compute(gray, [keypoints[index] for index in kept])
     return LocalFeatures(
         pixels[kept], (rays * depth_m[:, None])[kept].astype(np.float32),
-        descriptors[kept].astype(np.uint8), size, intrinsics)
+        descriptors.astype(np.uint8), size, intrinsics)
 
 
 def _picture(keyframe: Keyframe, view: Prediction) -> tuple[NDArray[Any], Array]:

@@ -16,9 +16,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 import math
 
 import numpy as np
@@ -28,9 +29,9 @@ from scipy.spatial.transform import Rotation
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.local_features import extract, LocalFeatures
-from mapanything_ros.core.loop_verification import LoopRefusedError, Match, verify
+from mapanything_ros.core.loop_edge import LoopEdge, scale_of
+from mapanything_ros.core.loop_verification import LoopRefusedError, verify
 from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary
-from mapanything_ros.core.pose_graph import LoopEdge
 
 # A place is as old as this many keyframes at least, whatever the path between.
 MIN_GAP = 20
@@ -45,39 +46,65 @@ AGREEMENT, AGREEMENT_RAD, SIGMAS = 0.05, math.radians(3.0), 3.0
 RIVAL_INLIERS = 0.5
 # Turned farther than this against the map, a loop is wrong whatever the path.
 MAX_DRIFT_RAD = math.radians(45.0)
+# By how much the scale of a map may vary from place to place.
+MAX_SCALE = 1.3
 
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A keyframe that may be seen again; ``path_m`` is how far the camera had come."""
+    """
+    A keyframe that may be seen again.
+
+    ``map_from_camera`` (4,4) is a similarity: from the unit of its view, as that was when it came,
+    to the map of its ``segment``, where the camera had come ``path_m`` far.
+    """
 
     id: int
+    segment: int
     features: LocalFeatures
     map_from_camera: Array
     path_m: float
 
+    @cached_property
+    def scale(self) -> float:
+        """Return the map's unit over that of the view."""
+        return scale_of(self.map_from_camera)
+
+    @cached_property
+    def cell(self) -> tuple[int, ...]:
+        """
+        Return what places that see at least half of the same have in common, but for rounding.
+
+        That half leaves a picture by a shift or a turn of half the field of view, so it is in
+        octaves of the depth.
+        """
+        half = self.features.size[0] / 2 / self.features.intrinsics[0, 0]
+        depth_m = self.scale * float(np.median(self.features.points_m[:, 2]))
+        octave = math.floor(math.log2(half * depth_m))
+        where = np.floor(self.map_from_camera[:3, 3] / 2.0 ** octave)
+        way = np.rint(self.map_from_camera[:3, 2] / self.scale / half)
+        return self.segment, octave, *where.astype(int).tolist(), *way.astype(int).tolist()
+
 
 @dataclass(frozen=True, eq=False)
 class _Sighting:
-    """An older place that a new keyframe shows, and where that puts the new camera, (4,4)."""
+    """An older place that a new keyframe shows, by so many points."""
 
-    place: _Place
-    match: Match
-
-    @property
-    def map_from_camera(self) -> Array:
-        return self.place.map_from_camera @ self.match.older_from_newer
+    edge: LoopEdge
+    inliers: int
 
 
 class LoopClosure:
     """
-    Finds loops: keyframes that show a place of long ago.
+    Finds loops: keyframes that show a place of long ago, or one of another segment of the path.
 
     The most similar places are found by the backend's descriptor, or else by a vocabulary that is
     learned from the first keyframes, and each is verified by geometry. A place that looks like
     another one, or that the path cannot have come back to, is refused, and nothing counts before
-    ``min_consistent`` keyframes in a row tell the same. The same keyframes give the same loops.
-    Beyond ``max_keyframes`` the oldest places are forgotten.
+    ``min_consistent`` keyframes in a row tell the same. What segments have to do with each other
+    is unknown, also in scale, until places that both have seen say so. The same keyframes give
+    the same loops. Of more than ``max_keyframes`` places those go first that have most others
+    about them that look the same way; where none has, the oldest.
     """
 
     def __init__(self, config: LoopClosureConfig) -> None:
@@ -89,51 +116,74 @@ class LoopClosure:
         """Forget all places and loops."""
         self._recognition = PlaceRecognition(self._config.max_keyframes)
         self._vocabulary: Vocabulary | None = None
+        # By rising id.
         self._places: dict[int, _Place] = {}
+        # Loops between places that are not forgotten.
         self._waiting: list[LoopEdge] = []
         self._closed: list[LoopEdge] = []
         self._path_m = 0.0
-        self._last: tuple[int, Array] | None = None
+        self._last: tuple[int, int, Array] | None = None
 
-    def add(self, keyframe: Keyframe, view: Prediction, map_from_camera: Array) -> list[LoopEdge]:
+    def add(
+        self, keyframe: Keyframe, view: Prediction, map_from_camera: Array, segment: int = 0,
+    ) -> list[LoopEdge]:
         """
-        Remember a keyframe at its pose in the map (4,4); return the loops that are sure now.
+        Remember a keyframe at its rigid pose (4,4) in the map of its segment; return sure loops.
 
-        Each keyframe comes once. A loop may be that of a keyframe before this one, which had to
-        wait for a second opinion.
+        Each keyframe comes once, by rising id. A loop may be that of a keyframe before this one,
+        which had to wait for a second opinion.
         """
         position = map_from_camera[:3, 3]
-        if self._last is not None:
-            self._path_m += float(np.linalg.norm(position - self._last[1]))
-        self._last = keyframe.id, position.copy()
+        if self._last is not None and self._last[1] == segment:
+            self._path_m += float(np.linalg.norm(position - self._last[2][:3, 3]))
+        self._last = keyframe.id, segment, map_from_camera
         features = extract(keyframe, view)
         if len(features) < self._config.min_inliers:
             self._counts['keyframes_without_features'] += 1
             return []
-        place = _Place(keyframe.id, features, map_from_camera, self._path_m)
+        place = _Place(keyframe.id, segment, features, map_from_camera, self._path_m)
         descriptor = self._describe(features, view)
         self._remember(place, descriptor)
-        if descriptor is None or self._closed and keyframe.id - self._closed[-1].newer < SPACING:
+        if descriptor is None:
             return []
-        sighting = self._recognise(place, descriptor)
-        return [] if sighting is None else self._confirm(place, sighting)
+        edges = []
+        for joins in (False, True):
+            if any(place.id - edge.newer < SPACING and self._joins(edge) == joins
+                   for edge in self._closed):
+                continue
+            edge = self._recognise(place, descriptor, joins)
+            if edge is not None:
+                edges += self._confirm(edge)
+        return edges
 
-    def repose(self, poses: Mapping[int, Array]) -> None:
+    def repose(
+        self, poses: Mapping[int, Array], segments: Mapping[int, int] | None = None,
+    ) -> None:
         """
-        Follow the map to new poses (4,4) by id, after loops were taken into account.
+        Follow the map to new poses (4,4) by id, and to new segments where some were joined.
 
-        Loops that the map belies even so are forgotten.
+        A pose is a similarity: it takes points of the view as it came with ``add`` to the map of
+        the keyframe's segment. Loops that the map belies even so are forgotten.
         """
-        for number, pose in poses.items():
-            if number in self._places:
-                self._places[number] = replace(self._places[number], map_from_camera=pose)
-            if self._last is not None and number == self._last[0]:
-                self._last = number, pose[:3, 3].copy()
+        segments = segments or {}
+        old = list(self._places.values())
+        new = [
+            replace(place, map_from_camera=poses.get(place.id, place.map_from_camera),
+                    segment=segments.get(place.id, place.segment)) for place in old]
+        # The path since the last place stays as it is.
+        since_m = self._path_m - old[-1].path_m if old else self._path_m
+        for index, place in enumerate(new):
+            step_m = _step(*old[index - 1:index + 1], *new[index - 1:index + 1]) if index else 0.0
+            new[index] = replace(place, path_m=new[index - 1].path_m + step_m if index else 0.0)
+        self._places = {place.id: place for place in new}
+        self._path_m = since_m + (new[-1].path_m if new else 0.0)
+        if self._last is not None:
+            number, segment, pose = self._last
+            self._last = number, segments.get(number, segment), poses.get(number, pose)
         self._closed = [
             edge for edge in self._closed
-            if edge.older in self._places and edge.newer in self._places
-            and edge.fits(self._places[edge.older].map_from_camera,
-                          self._places[edge.newer].map_from_camera)]
+            if self._joins(edge) or edge.fits(self._places[edge.older].map_from_camera,
+                                              self._places[edge.newer].map_from_camera)]
 
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: candidates, loops, and refusals by reason."""
@@ -150,13 +200,25 @@ class LoopClosure:
         return self._vocabulary.describe(features.unit_descriptors())
 
     def _remember(self, place: _Place, descriptor: NDArray[np.float32] | None) -> None:
+        if len(self._places) == self._config.max_keyframes:
+            self._forget()
         self._places[place.id] = place
-        if len(self._places) > self._config.max_keyframes:
-            self._places.pop(next(iter(self._places)))
         if descriptor is not None:
             self._recognition.add(place.id, descriptor)
         elif len(self._places) >= MIN_GAP:
             self._learn()
+
+    def _forget(self) -> None:
+        """Forget the oldest place of the cell that has most, and its loops."""
+        cells: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place in self._places.values():
+            cells[place.cell].append(place.id)
+        number = max(cells.values(), key=len)[0]
+        del self._places[number]
+        self._recognition.forget(number)
+        self._waiting, self._closed = (
+            [edge for edge in edges if number not in (edge.older, edge.newer)]
+            for edges in (self._waiting, self._closed))
 
     def _learn(self) -> None:
         """Learn the vocabulary from the places so far, and describe them."""
@@ -165,30 +227,48 @@ class LoopClosure:
         for number, each in features.items():
             self._recognition.add(number, self._vocabulary.describe(each))
 
-    def _recognise(self, new: _Place, descriptor: NDArray[np.float32]) -> _Sighting | None:
-        """Return the old place that the new keyframe shows, None where there is none for sure."""
-        since_m = {n: new.path_m - place.path_m for n, place in self._places.items()}
+    def _joins(self, edge: LoopEdge) -> bool:
+        """Say whether a loop is between two segments."""
+        return self._places[edge.older].segment != self._places[edge.newer].segment
+
+    def _recognise(
+        self, new: _Place, descriptor: NDArray[np.float32], joins: bool,
+    ) -> LoopEdge | None:
+        """
+        Return the loop to the old place that the new keyframe shows, None where none is sure.
+
+        The place is one of another segment where that ``joins``, else of the same.
+        """
+        since_m = {
+            n: new.path_m - place.path_m for n, place in self._places.items()
+            if place.segment == new.segment}
         old = [
             n for n, gap_m in since_m.items()
             if gap_m >= self._config.min_gap_m and new.id - n >= MIN_GAP]
+        if joins:
+            old = [n for n in self._places if n not in since_m]
         sightings = self._sightings(new, descriptor, old)
         if not sightings:
             return None
-        best = max(sightings, key=lambda sighting: sighting.match.inliers)
+        best = max(sightings, key=lambda sighting: sighting.inliers)
         recent = [
             n for n, gap_m in since_m.items() if gap_m >= self._config.min_gap_m / 4
             and (gap_m < self._config.min_gap_m or new.id - n < MIN_GAP)]
-        here = _Sighting(new, Match(np.eye(4), 0.0, 0.0, best.match.inliers, 1.0))
+        here = LoopEdge(new.id, new.id, np.eye(4), 0.0, 0.0, 1.0, 0.0)
         rivals = [(other, here) for other in self._sightings(new, descriptor, recent)]
-        rivals += [(other, best) for other in sightings if other is not best]
-        strong = RIVAL_INLIERS * best.match.inliers
-        if any(other.match.inliers >= strong and not self._agree(other, against)
+        # Places of different segments cannot contradict each other.
+        segment = self._places[best.edge.older].segment
+        rivals += [
+            (other, best.edge) for other in sightings
+            if other is not best and self._places[other.edge.older].segment == segment]
+        strong = RIVAL_INLIERS * best.inliers
+        if any(other.inliers >= strong and not self._consistent(other.edge, against)
                for other, against in rivals):
             self._counts['refused_ambiguous'] += 1
-        elif not self._possible(best, new):
+        elif not (joins or self._possible(best.edge)):
             self._counts['refused_drift'] += 1
         else:
-            return best
+            return best.edge
         return None
 
     def _sightings(
@@ -198,45 +278,42 @@ class LoopClosure:
         found = []
         for number in self._recognition.similar(descriptor, among, CANDIDATES, APART):
             self._counts['candidates'] += 1
+            old = self._places[number]
             try:
-                match = verify(
-                    self._places[number].features, new.features, self._config.min_inliers)
-                found.append(_Sighting(self._places[number], match))
+                match = verify(old.features, new.features, self._config.min_inliers)
+                if old.segment == new.segment and not _same_scale(
+                        old.scale / match.scale, new.scale):
+                    raise LoopRefusedError('scale')
             except LoopRefusedError as error:
                 self._counts[f'refused_{error.reason}'] += 1
+            else:
+                found.append(_Sighting(LoopEdge(
+                    number, new.id, match.older_from_newer, match.sigma_m, match.sigma_rad,
+                    match.scale, match.sigma_scale), match.inliers))
         return found
 
-    def _agree(self, one: _Sighting, other: _Sighting) -> bool:
-        """Say whether two places put the new camera at the same pose."""
-        path_m = abs(one.place.path_m - other.place.path_m)
-        return _close(
-            np.linalg.inv(one.map_from_camera) @ other.map_from_camera, path_m,
-            one.match.sigma_m + other.match.sigma_m,
-            one.match.sigma_rad + other.match.sigma_rad)
-
-    def _possible(self, sighting: _Sighting, new: _Place) -> bool:
+    def _possible(self, edge: LoopEdge) -> bool:
         """Say whether the map may have drifted so far since it was there, or since a loop."""
-        old = sighting.place
+        old, new = self._places[edge.older], self._places[edge.newer]
         uncertain_m = new.path_m - old.path_m
-        for edge in self._closed:
-            if edge.older in self._places and edge.newer in self._places:
-                ends = self._places[edge.older].path_m, self._places[edge.newer].path_m
+        for other in self._closed:
+            ends = self._places[other.older], self._places[other.newer]
+            if ends[0].segment == ends[1].segment == new.segment:
                 uncertain_m = min(
-                    uncertain_m, abs(old.path_m - ends[0]) + abs(new.path_m - ends[1]))
-        moved = np.linalg.inv(new.map_from_camera) @ sighting.map_from_camera
-        limit_m = self._config.max_drift * uncertain_m + SIGMAS * sighting.match.sigma_m
-        return bool(np.linalg.norm(moved[:3, 3]) <= limit_m and _angle(moved) <= MAX_DRIFT_RAD)
+                    uncertain_m,
+                    abs(old.path_m - ends[0].path_m) + abs(new.path_m - ends[1].path_m))
+        shift_m, turn_rad = _apart(
+            old.map_from_camera @ edge.similarity, new.map_from_camera)
+        limit_m = self._config.max_drift * uncertain_m + SIGMAS * old.scale * edge.sigma_m
+        return shift_m <= limit_m and turn_rad <= MAX_DRIFT_RAD
 
-    def _confirm(self, new: _Place, sighting: _Sighting) -> list[LoopEdge]:
+    def _confirm(self, edge: LoopEdge) -> list[LoopEdge]:
         """Return the new loop and those that waited for it, once enough tell the same."""
-        match = sighting.match
-        edge = LoopEdge(
-            sighting.place.id, new.id, match.older_from_newer, match.sigma_m, match.sigma_rad)
-        self._waiting = [w for w in self._waiting if new.id - w.newer <= TOGETHER]
+        self._waiting = [w for w in self._waiting if edge.newer - w.newer <= TOGETHER]
         waiting = [other for other in self._waiting if self._consistent(other, edge)]
         closed = [
             other for other in self._closed
-            if new.id - other.newer <= TOGETHER and self._consistent(other, edge)]
+            if edge.newer - other.newer <= TOGETHER and self._consistent(other, edge)]
         if len(waiting) + len(closed) + 1 < self._config.min_consistent:
             self._counts['unconfirmed'] += 1
             self._waiting.append(edge)
@@ -248,27 +325,43 @@ class LoopClosure:
         return [*waiting, edge]
 
     def _consistent(self, one: LoopEdge, other: LoopEdge) -> bool:
-        """Say whether going through one loop and back through the other leads to the start."""
-        if not {one.older, one.newer, other.older, other.newer} <= self._places.keys():
-            return False
+        """Say whether both loops put the newer keyframe of the first at the same pose."""
         older, newer = self._places[one.older], self._places[one.newer]
         other_older, other_newer = self._places[other.older], self._places[other.newer]
-        between_older = np.linalg.inv(older.map_from_camera) @ other_older.map_from_camera
-        between_newer = np.linalg.inv(other_newer.map_from_camera) @ newer.map_from_camera
-        around = (
-            np.linalg.inv(one.older_from_newer) @ between_older @ other.older_from_newer
-            @ between_newer)
-        path_m = abs(older.path_m - other_older.path_m) + abs(newer.path_m - other_newer.path_m)
-        return _close(
-            around, path_m, one.sigma_m + other.sigma_m, one.sigma_rad + other.sigma_rad)
+        if (older.segment, newer.segment) != (other_older.segment, other_newer.segment):
+            return False
+        first = older.map_from_camera @ one.similarity
+        second = (
+            other_older.map_from_camera @ other.similarity
+            @ np.linalg.inv(other_newer.map_from_camera) @ newer.map_from_camera)
+        # All in the older map's unit.
+        path_m = abs(older.path_m - other_older.path_m) + scale_of(first) / newer.scale * abs(
+            newer.path_m - other_newer.path_m)
+        sigma_m = older.scale * one.sigma_m + other_older.scale * other.sigma_m
+        sigma_rad = one.sigma_rad + other.sigma_rad
+        shift_m, turn_rad = _apart(first, second)
+        return (
+            shift_m <= AGREEMENT * path_m + SIGMAS * sigma_m
+            and turn_rad <= AGREEMENT_RAD + SIGMAS * sigma_rad
+            and _same_scale(scale_of(first), scale_of(second)))
 
 
-def _close(motion: Array, path_m: float, sigma_m: float, sigma_rad: float) -> bool:
-    """Say whether a motion is none, for a path of this length between."""
-    return bool(
-        np.linalg.norm(motion[:3, 3]) <= AGREEMENT * path_m + SIGMAS * sigma_m
-        and _angle(motion) <= AGREEMENT_RAD + SIGMAS * sigma_rad)
+def _step(old_before: _Place, old: _Place, before: _Place, place: _Place) -> float:
+    """Return the path between two places after they were moved; ``old`` is how they were."""
+    if old_before.segment == old.segment:
+        return (old.path_m - old_before.path_m) * place.scale / old.scale
+    if before.segment == place.segment:
+        return float(np.linalg.norm(place.map_from_camera[:3, 3] - before.map_from_camera[:3, 3]))
+    return 0.0
 
 
-def _angle(motion: Array) -> float:
-    return float(Rotation.from_matrix(motion[:3, :3]).magnitude())
+def _apart(one: Array, other: Array) -> tuple[float, float]:
+    """Return how far two similarities (4,4) put a camera apart: a length and radians."""
+    turn = one[:3, :3].T @ other[:3, :3] / (scale_of(one) * scale_of(other))
+    return (
+        float(np.linalg.norm(one[:3, 3] - other[:3, 3])),
+        float(Rotation.from_matrix(turn).magnitude()))
+
+
+def _same_scale(one: float, other: float) -> bool:
+    return abs(math.log(one / other)) <= math.log(MAX_SCALE)

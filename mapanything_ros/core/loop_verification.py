@@ -34,8 +34,10 @@ MAX_REPROJECTION = 0.008
 GRID, MIN_TILES = 4, 5
 # Poses from either picture's depth must agree to this, and to this share of the depth.
 MAX_TURN_DEG, MAX_SHIFT = 5.0, 0.15
-# How much the two depths may differ in scale, and their ratio from point to point.
-MAX_SCALE, MAX_SPREAD = 1.3, 0.1
+# How much the ratio of the two depths may vary from point to point.
+MAX_SPREAD = 0.1
+# The standard deviation of a median over that of normal samples, from their median deviation.
+MEDIAN_SIGMA = math.sqrt(math.pi / 2) / 0.6745
 # What no match is surer of, as a share of the depth and in radians.
 SHIFT_FLOOR, TURN_FLOOR = 0.01, 0.005
 
@@ -53,15 +55,17 @@ class Match:
     """
     How the camera of the newer picture stood in that of the older one, and how sure that is.
 
-    ``older_from_newer`` (4,4); ``sigma_m`` and ``sigma_rad`` are standard deviations by axis;
-    ``inliers`` points of both pictures fit; ``scale`` is the newer depth over the older.
+    ``older_from_newer`` (4,4) is rigid, in the unit of the older depth; ``scale`` is the newer
+    depth over the older. ``sigma_m`` and ``sigma_rad`` are standard deviations by axis,
+    ``sigma_scale`` that of the scale's logarithm; ``inliers`` points of both pictures fit.
     """
 
     older_from_newer: Array
     sigma_m: float
     sigma_rad: float
-    inliers: int
     scale: float
+    sigma_scale: float
+    inliers: int
 
 
 def verify(older: LocalFeatures, newer: LocalFeatures, min_inliers: int) -> Match:
@@ -69,7 +73,7 @@ def verify(older: LocalFeatures, newer: LocalFeatures, min_inliers: int) -> Matc
     Return the relative pose of two pictures of the same place.
 
     The older picture's points are seen by the newer camera (PnP), and the other way round; both
-    must say the same. Raises LoopRefusedError otherwise.
+    must say the same, whatever the scale between them. Raises LoopRefusedError otherwise.
     """
     pairs = match(older.unit_descriptors(), newer.unit_descriptors())
     a, b = pairs.T
@@ -77,24 +81,32 @@ def verify(older: LocalFeatures, newer: LocalFeatures, min_inliers: int) -> Matc
     a, b = a[fit], b[fit]
     older_from_newer, sigmas, fit = _pose(newer.points_m[b], older, a, min_inliers)
     a, b = a[fit], b[fit]
-    if min(_tiles(older.pixels[a], older.size), _tiles(newer.pixels[b], newer.size)) < MIN_TILES:
+    tiles = min(_tiles(older.pixels[a], older.size), _tiles(newer.pixels[b], newer.size))
+    if tiles < MIN_TILES:
         raise LoopRefusedError('spread')
     scale, spread = _scale(newer_from_older, older.points_m[a], newer.points_m[b])
-    if abs(math.log(scale)) > math.log(MAX_SCALE) or spread > MAX_SPREAD:
+    if spread > MAX_SPREAD:
         raise LoopRefusedError('scale')
     forward = np.linalg.inv(newer_from_older)
+    # The newer depth's unit gives way to the older one's.
+    backward = older_from_newer[:3, 3] / scale
     turn = Rotation.from_matrix(forward[:3, :3].T @ older_from_newer[:3, :3])
-    shift_m = float(np.linalg.norm(forward[:3, 3] - older_from_newer[:3, 3]))
+    shift_m = float(np.linalg.norm(forward[:3, 3] - backward))
     depth_m = float(np.median(older.points_m[a, 2]))
     if turn.magnitude() > math.radians(MAX_TURN_DEG) or shift_m > MAX_SHIFT * depth_m:
         raise LoopRefusedError('directions')
     between = np.eye(4)
     half = Rotation.from_rotvec(turn.as_rotvec() / 2)
     between[:3, :3] = forward[:3, :3] @ half.as_matrix()
-    between[:3, 3] = (forward[:3, 3] + older_from_newer[:3, 3]) / 2
+    between[:3, 3] = (forward[:3, 3] + backward) / 2
     return Match(
-        between, max(sigmas[1], shift_m / 2, SHIFT_FLOOR * depth_m),
-        max(sigmas[0], float(turn.magnitude()) / 2, TURN_FLOOR), len(a), scale)
+        between,
+        sigma_m=max(sigmas[1] / scale, shift_m / 2, SHIFT_FLOOR * depth_m),
+        sigma_rad=max(sigmas[0], float(turn.magnitude()) / 2, TURN_FLOOR),
+        scale=scale,
+        # Depths that are near each other err together: a tile counts as one.
+        sigma_scale=max(MEDIAN_SIGMA * spread / math.sqrt(tiles), SHIFT_FLOOR),
+        inliers=len(a))
 
 
 def _pose(
@@ -125,7 +137,9 @@ def _pose(
     errors = expected[:, 0] - pixels[kept]
     freedom = max(errors.size - 6, 1)
     covariance = np.linalg.pinv(slopes[:, :6].T @ slopes[:, :6]) * (errors ** 2).sum() / freedom
-    turn_variance, shift_variance = np.diag(covariance).reshape(2, 3).mean(axis=1)
+    # One figure for all axes has to cover the worst.
+    turn_variance, shift_variance = (
+        np.linalg.eigvalsh(block)[-1] for block in (covariance[:3, :3], covariance[3:, 3:]))
     return camera_from_points, (math.sqrt(turn_variance), math.sqrt(shift_variance)), kept
 
 
@@ -138,7 +152,7 @@ def _tiles(pixels: NDArray[np.float32], size: tuple[int, int]) -> int:
 def _scale(
     newer_from_older: Array, older_m: NDArray[np.float32], newer_m: NDArray[np.float32],
 ) -> tuple[float, float]:
-    """Return the newer depth of points over the older, and how much that varies."""
+    """Return the newer depth of points over the older, and its logarithm's median deviation."""
     expected = older_m @ newer_from_older[2, :3] + newer_from_older[2, 3]
     ratios = np.log(np.maximum(newer_m[:, 2] / np.maximum(expected, 1e-6), 1e-6))
     middle = float(np.median(ratios))

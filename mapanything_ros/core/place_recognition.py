@@ -65,30 +65,34 @@ class Vocabulary:
 
 
 class PlaceRecognition:
-    """The newest ``capacity`` places, each with an id and a descriptor."""
+    """Up to ``capacity`` places, each with an id and a descriptor."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._ids: list[int] = []
-        self._oldest = 0
         self._descriptors = torch.empty(0, 1)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def add(self, place_id: int, descriptor: NDArray[np.float32]) -> None:
-        """Remember a place, instead of the oldest where there are too many."""
+        """Remember a place; raise ValueError where there are too many."""
         row = len(self._ids)
         if row == self._capacity:
-            row, self._oldest = self._oldest, (self._oldest + 1) % self._capacity
-            self._ids[row] = place_id
-        else:
-            self._ids.append(place_id)
+            raise ValueError(f'no room for more than {self._capacity} places')
+        self._ids.append(place_id)
         if row == len(self._descriptors):
             grown = torch.empty(min(max(2 * row, 64), self._capacity), len(descriptor))
             grown[:row] = self._descriptors
             self._descriptors = grown
         self._descriptors[row] = torch.from_numpy(descriptor)
+
+    def forget(self, place_id: int) -> None:
+        """Forget a place; the last one takes its row. Raise ValueError where there is none."""
+        row = self._ids.index(place_id)
+        self._descriptors[row] = self._descriptors[len(self._ids) - 1]
+        self._ids[row] = self._ids[-1]
+        self._ids.pop()
 
     def similar(
         self, descriptor: NDArray[np.float32], among: Sequence[int], count: int, apart: int,

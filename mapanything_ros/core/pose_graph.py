@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 import math
 
 import numpy as np
 
 from mapanything_ros.core.datatypes import Array, Submap
+from mapanything_ros.core.loop_edge import GATE_SIGMAS, LoopEdge
 from mapanything_ros.core.path_stretch import Step, Stretch, vector
 
 # How sure a step from one keyframe to the next is: a share of its length, and radians.
@@ -34,48 +34,9 @@ MIN_STEP_M = 0.02
 UNUSUAL = 3.0
 # Loops that tell how much worse the path is than its steps say.
 SURPRISES = 20
-# A loop must hold to so many standard deviations, but never closer than this.
-GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
 # The squared error, in standard deviations, from which a loop is doubted. Doubt comes in stages,
 # each so many times stricter than the one before, because at first the drift is in every loop.
 DOUBT, STRICTER = 6 * GATE_SIGMAS ** 2, 10.0
-
-
-@dataclass(frozen=True, eq=False)
-class LoopEdge:
-    """
-    Two keyframes of the same place: ``older_from_newer`` (4,4), camera to camera.
-
-    ``sigma_m`` and ``sigma_rad`` are its standard deviations by axis.
-    """
-
-    older: int
-    newer: int
-    older_from_newer: Array
-    sigma_m: float
-    sigma_rad: float
-
-    def error(self, map_from_older: Array, map_from_newer: Array) -> Array:
-        """Return what poses leave of the loop, (6,): a rotation vector and metres."""
-        return vector(
-            np.linalg.inv(self.older_from_newer) @ np.linalg.inv(map_from_older) @ map_from_newer)
-
-    def fits(self, map_from_older: Array, map_from_newer: Array) -> bool:
-        """Say whether poses satisfy the loop, within its gate."""
-        error = self.error(map_from_older, map_from_newer)
-        return bool(
-            np.linalg.norm(error[:3]) <= max(GATE_SIGMAS * self.sigma_rad, GATE_RAD)
-            and np.linalg.norm(error[3:]) <= max(GATE_SIGMAS * self.sigma_m, GATE_M))
-
-    def satisfied(self, poses: Mapping[int, Array]) -> bool:
-        """Say whether poses err no more than the loop itself, by one standard deviation."""
-        error = self.error(poses[self.older], poses[self.newer])
-        return bool((error ** 2 / self.variance).mean() <= 1.0)
-
-    @property
-    def variance(self) -> Array:
-        """Return the variances (6,) of ``error``."""
-        return np.repeat([self.sigma_rad ** 2, self.sigma_m ** 2], 3)
 
 
 class PoseGraph:
