@@ -32,8 +32,9 @@ from benchmarks.evaluate.claims import check
 from benchmarks.evaluate.figures import Figures, measure, record
 from benchmarks.evaluate.runs import DROPS_PERCENT, FAULTS, Run, SEEDS, table
 from benchmarks.evaluate.summary import by_row, Spread, summary
+from benchmarks.evaluate.truth_error import truth_error
 from benchmarks.evaluate.window_errors import window_errors
-from benchmarks.evaluate.worlds import BUILDINGS
+from benchmarks.evaluate.worlds import BUILDINGS, world
 
 BAG_VARIABLE = 'MAPANYTHING_TEST_BAG'
 # Heading, figure, and how it is written: rms over seeds, and the least and largest in brackets.
@@ -59,10 +60,14 @@ def main() -> None:
         if arguments.rows in run.case]
     results = _measured(runs, arguments.processes)
     within = {
-        world: window_errors(world, FAULTS['typical'], seeds)
-        for world in dict.fromkeys(run.world for run in runs)}
-    for world, errors in within.items():
-        print(f'within a window of {Path(world).name}: {errors}')
+        name: window_errors(name, FAULTS['typical'], seeds)
+        for name in dict.fromkeys(run.world for run in runs)}
+    for name, errors in within.items():
+        print(f'within a window of {Path(name).name}: {errors}')
+    # Rendered worlds are exact.
+    truths = {name: truth_error(world(name)) for name in within if name not in BUILDINGS}
+    for name, truth in truths.items():
+        print(f'the truth of {Path(name).name}: {truth}')
     claims = check(results)
     for claim in claims:
         print(f'{claim.verdict:11} ({claim.checked} checks): {claim.text}')
@@ -72,7 +77,8 @@ def main() -> None:
     for name, content in (
         ('summary.json', summary(results)),
         ('alignment.json', {
-            'within_a_window': {world: asdict(errors) for world, errors in within.items()},
+            'within_a_window': {name: asdict(errors) for name, errors in within.items()},
+            'truth_error': {name: asdict(truth) for name, truth in truths.items()},
             'runs': [record(*result) for result in results],
             'claims': [{**asdict(claim), 'verdict': claim.verdict} for claim in claims]}),
     ):

@@ -51,11 +51,12 @@ class Faults:
     What a simulated backend gets wrong; without arguments nothing.
 
     ``scale`` deviation of the logarithm of a window's scale, each anew, and ``scale_drift`` that
-    of its random walk from one keyframe to the next; ``rotation_deg`` and ``translation``
-    (a share of the window's rms extent) deviation of each view's pose; ``depth_noise`` relative,
-    each pixel anew, ``depth_bias``, smooth over the image and the same whenever the keyframe
-    is seen, and ``window_bias``, as smooth and new in each window; ``outlier_windows`` share of windows that are mirrored or 3 times too large or small;
-    ``garbage_views`` share of views whose pose means nothing.
+    of its random walk from one keyframe to the next; ``rotation_deg`` and ``translation`` (a share
+    of the window's rms extent) deviation of each view's pose; ``depth_noise`` relative, each pixel
+    anew, ``depth_bias``, smooth over the image and the same whenever the keyframe is seen, and
+    ``window_bias``, as smooth and new in each window; ``outlier_windows`` share of windows that
+    are mirrored or 3 times too large or small; ``garbage_views`` share of views whose pose means
+    nothing.
     """
 
     scale: float = 0.0
