@@ -130,6 +130,26 @@ def test_the_bias_of_a_keyframe_is_smooth_and_comes_back(place):
     assert np.abs(here[0] - here[1]).max() > 0.01
 
 
+def test_the_bias_of_a_window_is_as_smooth_and_new_in_each_window(place):
+    here, there = (relative_errors(infer(place, Faults(window_bias=0.02), numbers), place, numbers)
+                   for numbers in ([1, 2], [1, 3]))
+    for other in (there[0], here[1]):
+        assert np.abs(here[0] - other).max() > 0.01
+    assert 0.008 < here.std() < 0.03
+    assert np.abs(np.diff(here[0], axis=0)).max() < 0.01
+
+
+def test_the_scale_of_windows_wanders_slowly(place):
+    def logs(first, seed):
+        window = infer(place, Faults(scale_drift=0.02), [first, first + 1], seed)
+        return log_scales(window, place, [first, first + 1])[0]
+
+    walks = np.array([[logs(first, seed) for first in range(7)] for seed in SEEDS])
+    assert np.diff(walks, axis=1).std() == pytest.approx(0.02, rel=0.1)
+    # A walk: after six steps it is farther off than after one.
+    assert (walks[:, 6] - walks[:, 0]).std() == pytest.approx(0.02 * np.sqrt(6), rel=0.2)
+
+
 def test_outliers_are_mirrored_or_three_times_too_large_or_small(place):
     numbers, sizes, mirrored = [0, 3, 7], [], 0
     exact = truth(place, numbers)

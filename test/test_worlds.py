@@ -18,7 +18,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from benchmarks.evaluate import buildings
-from benchmarks.evaluate.odometry import Drift, drifted
+from benchmarks.evaluate.odometry import Drift, drifted, jumping, slipping, stretching
 from benchmarks.evaluate.walks import walk
 from benchmarks.evaluate.worlds import BUILDINGS, INTRINSICS, SIZE, world
 
@@ -140,3 +140,47 @@ def test_odometry_without_drift_is_the_truth_from_another_origin(building):
     np.testing.assert_allclose(odometry, odom_from_world @ truth, atol=1e-9)
     level = Rotation.from_matrix(odom_from_world[:3, :3]).as_rotvec()
     np.testing.assert_allclose(level[:2], 0, atol=1e-12)
+
+
+def lengths_m(poses):
+    return np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+
+
+def test_wheels_that_slip_report_other_lengths_over_a_few_stretches(building):
+    truth = building.world_from_camera
+    odometry = slipping(truth, np.random.default_rng(1))
+    np.testing.assert_array_equal(odometry[:, :3, :3], truth[:, :3, :3])
+    np.testing.assert_array_equal(odometry[0], truth[0])
+    factors = lengths_m(odometry) / lengths_m(truth)
+    assert set(np.round(factors, 9)) == {0.5, 1.0, 1.5}
+    slipped = np.abs(factors - 1) > 0.1
+    assert slipped.mean() == pytest.approx(4 * 0.04, rel=0.1)
+    # Two stretches of each kind, apart.
+    assert (np.diff(np.flatnonzero(slipped)) > 1).sum() == 3
+    other = slipping(truth, np.random.default_rng(2))
+    assert np.abs(other - odometry).max() > 0.1
+
+
+def test_lengths_of_worn_tyres_wander_slowly(building):
+    truth = building.world_from_camera
+    factors = np.array([
+        lengths_m(stretching(truth, np.random.default_rng(seed))) / lengths_m(truth)
+        for seed in range(100)])
+    logs = np.log(factors)
+    assert np.abs(np.diff(logs, axis=1)).max() < 0.01
+    assert logs[:, -1].std() == pytest.approx(0.01 * np.sqrt(6.1), rel=0.2)
+
+
+def test_odometry_that_jumps_is_right_again_from_there_on_and_level(building):
+    truth = building.world_from_camera
+    odometry = jumping(truth, np.random.default_rng(1))
+    np.testing.assert_allclose(odometry[:, 2], truth[:, 2], atol=1e-9)
+    steps, true_steps = (np.linalg.inv(poses[:-1]) @ poses[1:] for poses in (odometry, truth))
+    jumps = np.flatnonzero(np.abs(steps - true_steps).max(axis=(1, 2)) > 1e-9)
+    assert len(jumps) == 2
+    for step in jumps:
+        off = np.linalg.inv(true_steps[step]) @ steps[step]
+        turned = Rotation.from_matrix(off[:3, :3]).magnitude()
+        assert np.degrees(turned) == pytest.approx(20.0)
+        assert np.linalg.norm(
+            steps[step, :3, 3] - true_steps[step, :3, 3]) == pytest.approx(0.5)

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Make the table of errors, write out/evaluate/alignment.json, and check what is promised."""
+"""Make the table of errors, write them to out/evaluate, and check what is promised."""
 
 from __future__ import annotations
 
@@ -30,15 +30,21 @@ import cv2
 
 from benchmarks.evaluate.claims import check
 from benchmarks.evaluate.figures import Figures, measure, record
-from benchmarks.evaluate.runs import DROPS_PERCENT, FAULTS, promise, Run, table
+from benchmarks.evaluate.runs import DROPS_PERCENT, FAULTS, Run, SEEDS, table
+from benchmarks.evaluate.summary import by_row, Spread, summary
+from benchmarks.evaluate.truth_error import truth_error
 from benchmarks.evaluate.window_errors import window_errors
-from benchmarks.evaluate.worlds import BUILDINGS
+from benchmarks.evaluate.worlds import BUILDINGS, world
 
 BAG_VARIABLE = 'MAPANYTHING_TEST_BAG'
+# Heading, figure, and how it is written: rms over seeds, and the least and largest in brackets.
+SPREADS = (
+    ('position, m', 'position_m', '.3f'), ('aligned, m', 'aligned_m', '.3f'),
+    ('rotation, \N{DEGREE SIGN}', 'rotation_deg', '.2f'), ('map 50%, m', 'map_median_m', '.3f'),
+    ('scale', 'scale_error', '.1%'))
 COLUMNS = (
-    f'{"world":10} {"drops":>5} {"":31} {"position":>9} {"aligned":>8} {"rotation":>8} '
-    f'{"map 50%":>8} {"map 90%":>8} {"coverage":>8} {"scale":>7} {"90%":>6} {"seg":>4} '
-    f'{"rej":>4} {"loops":>5} {"s":>5}')
+    f'{"world":9} {"lost":>4} {"":32}{"".join(f"{heading:>21}" for heading, _, _ in SPREADS)} '
+    f'{"coverage":>8} {"seg":>4} {"rej":>4} {"loops":>5} {"s":>5}')
 
 
 def main() -> None:
@@ -48,30 +54,36 @@ def main() -> None:
         worlds.append(arguments.bag)
     else:
         print(f'no recorded world: name a bag with true poses in --bag or {BAG_VARIABLE}')
+    seeds = tuple(arguments.seed or SEEDS)
     runs = [
-        run for run in (
-            *table(worlds, arguments.drops or DROPS_PERCENT, arguments.seed),
-            *promise(worlds, arguments.seed))
-        if arguments.rows in run.label]
+        run for run in table(worlds, arguments.drops or DROPS_PERCENT, seeds)
+        if arguments.rows in run.case]
     results = _measured(runs, arguments.processes)
     within = {
-        world: window_errors(world, FAULTS['typical'], arguments.seed)
-        for world in dict.fromkeys(run.world for run in runs)}
-    for world, errors in within.items():
-        print(f'within a window of {Path(world).name}: {errors}')
+        name: window_errors(name, FAULTS['typical'], seeds)
+        for name in dict.fromkeys(run.world for run in runs)}
+    for name, errors in within.items():
+        print(f'within a window of {Path(name).name}: {errors}')
+    # Rendered worlds are exact.
+    truths = {name: truth_error(world(name)) for name in within if name not in BUILDINGS}
+    for name, truth in truths.items():
+        print(f'the truth of {Path(name).name}: {truth}')
     claims = check(results)
     for claim in claims:
-        print(f'{claim.verdict:11} ({claim.checked} runs): {claim.text}')
+        print(f'{claim.verdict:11} ({claim.checked} checks): {claim.text}')
         for sentence in claim.broken:
             print(f'            not in {sentence}')
     arguments.output.mkdir(parents=True, exist_ok=True)
-    output = arguments.output / 'alignment.json'
-    output.write_text(json.dumps({
-        'within_a_window': {world: asdict(errors) for world, errors in within.items()},
-        'rows': [record(*result) for result in results],
-        'claims': [{**asdict(claim), 'verdict': claim.verdict} for claim in claims],
-    }, indent=1))
-    print(f'wrote {output}')
+    for name, content in (
+        ('summary.json', summary(results)),
+        ('alignment.json', {
+            'within_a_window': {name: asdict(errors) for name, errors in within.items()},
+            'truth_error': {name: asdict(truth) for name, truth in truths.items()},
+            'runs': [record(*result) for result in results],
+            'claims': [{**asdict(claim), 'verdict': claim.verdict} for claim in claims]}),
+    ):
+        (arguments.output / name).write_text(json.dumps(content, indent=1))
+        print(f'wrote {arguments.output / name}')
     sys.exit(any(claim.broken for claim in claims))
 
 
@@ -85,34 +97,41 @@ def _parse() -> argparse.Namespace:
     parser.add_argument('--rows', default='', help='run those whose name contains this')
     parser.add_argument(
         '--drops', type=int, choices=DROPS_PERCENT, action='append', help='percent of windows')
-    parser.add_argument('--seed', type=int, default=1, help='of the faults (default: 1)')
+    parser.add_argument(
+        '--seed', type=int, action='append',
+        help=f'of the faults, several times for several (default: {SEEDS[0]} to {SEEDS[-1]})')
     parser.add_argument('--processes', type=int, default=os.cpu_count())
     return parser.parse_args()
 
 
 def _measured(runs: Sequence[Run], processes: int) -> list[tuple[Run, Figures]]:
-    """Make all runs, and print a line for each."""
+    """Make all runs, and print a line for all seeds of each row."""
     print(COLUMNS)
-    results = []
+    results: list[tuple[Run, Figures]] = []
+    seeds = {row: len(found) for row, found in by_row([(run, Figures()) for run in runs]).items()}
     # A core for each process, which wins over threads. Spawned: threads do not survive a fork.
     os.environ['OMP_NUM_THREADS'] = '1'
     with ProcessPoolExecutor(
             processes, multiprocessing.get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
         for run, figures in zip(runs, pool.map(measure, runs), strict=True):
             results.append((run, figures))
-            print(_row(run, figures), flush=True)
+            if run == runs[-1] or runs[len(results)].row != run.row:
+                print(_row(run, [found for _, found in results[-seeds[run.row]:]]), flush=True)
     return results
 
 
-def _row(run: Run, figures: Figures) -> str:
-    faults = '' if run.faults == 'typical' else f' ({run.faults})'
-    name = f'{Path(run.world).name:10} {run.drops_percent:4}% {run.label + faults:31}'
+def _row(run: Run, seeds: Sequence[Figures]) -> str:
+    spreads = ''.join(
+        f'{format(spread.rms, how):>7} {f"({spread.low:{how}} to {spread.high:{how}})":>13}'
+        for spread, how in ((Spread.of(seeds, name), how) for _, name, how in SPREADS))
+    mean = [sum(values) / len(seeds) for values in zip(
+        *((figures.coverage, figures.seconds) for figures in seeds), strict=True)]
+    total = [sum(values) for values in zip(
+        *((figures.segments, len(figures.rejected), figures.loops) for figures in seeds),
+        strict=True)]
     return (
-        f'{name} {figures.position_m:7.3f} m {figures.aligned_m:6.3f} m '
-        f'{figures.rotation_deg:6.2f}\N{DEGREE SIGN} {figures.map_median_m:6.3f} m '
-        f'{figures.map_p90_m:6.3f} m {figures.coverage:8.1%} {figures.scale_error:+7.2%} '
-        f'{figures.scale_p90:6.1%} {figures.segments:4} {len(figures.rejected):4} '
-        f'{figures.loops:5} {figures.seconds:5.1f}')
+        f'{run.place:9} {run.drops_percent:3}% {run.case:32}{spreads} {mean[0]:8.1%} '
+        f'{total[0]:4} {total[1]:4} {total[2]:5} {mean[1]:5.1f}')
 
 
 if __name__ == '__main__':

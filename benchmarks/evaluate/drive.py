@@ -17,16 +17,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
 from benchmarks.evaluate.tf_record import TfRecord
 from benchmarks.evaluate.worlds import World
-from mapanything_ros.core.config import Config
+from mapanything_ros.core.config import Config, KeyframesConfig
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
 from mapanything_ros.core.errors import AlignmentError, ReconstructionError
+from mapanything_ros.core.keyframes import Decision, KeyframeSelector
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 
 FRAME = 'camera'
@@ -64,7 +65,7 @@ def drive(
     failed = False
     for index in range(len(world)):
         tf.image(int(world.stamps_ns[index]), FRAME, world.odom_from_camera[index])
-        if not reconstructor.add(frame(world, index)).accepted:
+        if not reconstructor.add(frame(world, index, config.has_odometry)).accepted:
             continue
         total, waiting, busy = total + 1, waiting + 1, max(0, busy - 1)
         if busy or total < size or waiting < (1 if failed else step):
@@ -82,11 +83,32 @@ def drive(
     return outcome
 
 
-def frame(world: World, index: int) -> Frame:
-    """Return an image of a world as a frame with odometry."""
+class WorldSelector(KeyframeSelector):
+    """Chooses by a world's odometry, though the frames that it is shown may have none."""
+
+    def __init__(self, world: World, config: KeyframesConfig) -> None:
+        super().__init__(config)
+        self._index = {int(stamp_ns): index for index, stamp_ns in enumerate(world.stamps_ns)}
+        self._world = world
+
+    def decide(self, frame: Frame) -> Decision:
+        """Say whether the frame should become a keyframe."""
+        return super().decide(self._with_odometry(frame))
+
+    def accept(self, frame: Frame) -> None:
+        """Compare later frames with this one from now on."""
+        super().accept(self._with_odometry(frame))
+
+    def _with_odometry(self, frame: Frame) -> Frame:
+        odom_from_camera = self._world.odom_from_camera[self._index[frame.stamp_ns]]
+        return replace(frame, odom_from_camera=odom_from_camera)
+
+
+def frame(world: World, index: int, with_odometry: bool = True) -> Frame:
+    """Return an image of a world as a frame."""
     rgb, _ = world.render(index)
     stamp_ns = int(world.stamps_ns[index])
-    odom_from_camera: Array = world.odom_from_camera[index]
+    odom_from_camera: Array | None = world.odom_from_camera[index] if with_odometry else None
 
     def keyframe(number: int) -> Keyframe:
         return Keyframe(

@@ -22,10 +22,10 @@ import time
 
 import numpy as np
 
-from benchmarks.evaluate.drive import drive, Outcome
-from benchmarks.evaluate.runs import FAULTS, ODOMETRY, Run, UNALIGNED
+from benchmarks.evaluate.drive import drive, Outcome, WorldSelector
+from benchmarks.evaluate.odometry import MISHAPS
+from benchmarks.evaluate.runs import FAULTS, Run
 from benchmarks.evaluate.simulated_backend import SimulatedBackend
-from benchmarks.evaluate.unaligned import Unaligned
 from benchmarks.evaluate.worlds import World, world
 from mapanything_ros.core.datatypes import Prediction
 from mapanything_ros.core.evaluation import align, anchor, Trajectory, trajectory_error
@@ -72,14 +72,16 @@ class Figures:
 def measure(run: Run) -> Figures:
     """Make a run and compare it with the truth."""
     place = world(run.world)
+    if run.odometry in MISHAPS:
+        place = place.after(run.odometry, run.seed)
     start_s = time.perf_counter()
-    figures = _odometry(place) if run.method == ODOMETRY else _mapping(run, place)
+    figures = _mapping(run, place) if run.ours else _odometry(place)
     return replace(figures, length_m=place.length_m, seconds=time.perf_counter() - start_s)
 
 
 def record(run: Run, figures: Figures) -> dict[str, object]:
     """Return a run and its figures for JSON, where nan is null."""
-    values = {**asdict(run), 'label': run.label, **asdict(figures)}
+    values = {**asdict(run), 'case': run.case, **asdict(figures)}
     return {name: None if value != value else value for name, value in values.items()}
 
 
@@ -91,8 +93,9 @@ def _odometry(place: World) -> Figures:
 def _mapping(run: Run, place: World) -> Figures:
     config = run.config(place)
     backend = SimulatedBackend(place, FAULTS[run.faults], run.seed)
-    kind = Unaligned if run.method == UNALIGNED else Reconstructor
-    outcome = drive(place, kind(config, backend), config, run.drops_percent)
+    # The same keyframes with odometry and without, so that rows compare.
+    reconstructor = Reconstructor(config, backend, WorldSelector(place, config.keyframes))
+    outcome = drive(place, reconstructor, config, run.drops_percent)
     counts = outcome.reconstructor.statistics()
     poses = outcome.reconstructor.trajectory()
     figures = Figures(

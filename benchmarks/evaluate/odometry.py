@@ -12,16 +12,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Wheel odometry that drifts, with gravity to tell roll and pitch."""
+"""Wheel odometry that drifts, slips and jumps, with gravity to tell roll and pitch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
+
+# Wheels slip in so many stretches, each this share of the way, by one of these factors.
+SLIPS, SLIP_SHARE, SLIP_FACTORS = 4, 0.04, (1.5, 0.5)
+# A wheel hits a kerb so often, and odometry is that much off at once.
+JUMPS, JUMP_M, JUMP_DEG = 2, 0.5, 20.0
+# Tyres warm, wear and carry: the deviation of the length's logarithm after ten metres.
+STRETCH = 0.01
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,57 @@ def drifted(world_from_camera: Array, drift: Drift, seed: int) -> Array:
     moved = turns[:-1].apply(steps * lengths[:, None])
     poses[1:, :3, 3] = poses[0, :3, 3] + np.cumsum(moved, axis=0)
     return _odom_from_world(world_from_camera[0]) @ poses
+
+
+def slipping(odom_from_camera: Array, rng: np.random.Generator) -> Array:
+    """Return odometry (N,4,4) whose wheels slip: stretches are 1.5 or 0.5 times as long."""
+    walked = np.concatenate([[0.0], np.cumsum(_lengths_m(odom_from_camera))])
+    walked /= walked[-1]
+    factors = np.ones(len(walked) - 1)
+    # One in each part of the way, and none at its very beginning.
+    for part, factor in enumerate(np.resize(SLIP_FACTORS, SLIPS)):
+        start = (part + rng.uniform(0.2, 1 - SLIP_SHARE * SLIPS)) / SLIPS
+        factors[(walked[:-1] >= start) & (walked[:-1] < start + SLIP_SHARE)] = factor
+    return _stretched(odom_from_camera, factors)
+
+
+def stretching(odom_from_camera: Array, rng: np.random.Generator) -> Array:
+    """Return odometry (N,4,4) whose lengths wander slowly."""
+    walk = np.cumsum(
+        STRETCH * np.sqrt(_lengths_m(odom_from_camera) / 10)
+        * rng.standard_normal(len(odom_from_camera) - 1))
+    return _stretched(odom_from_camera, np.exp(walk))
+
+
+def jumping(odom_from_camera: Array, rng: np.random.Generator) -> Array:
+    """Return odometry (N,4,4) that is suddenly 0.5 m and 20 degrees off, twice."""
+    poses = odom_from_camera.copy()
+    for part in range(JUMPS):
+        first = int(len(poses) * (part + rng.uniform(0.2, 0.9)) / JUMPS)
+        turn = Rotation.from_euler('z', JUMP_DEG * rng.choice((-1, 1)), degrees=True)
+        way = rng.uniform(0, 2 * np.pi)
+        here = poses[first, :3, 3].copy()
+        poses[first:, :3, :3] = turn.as_matrix() @ poses[first:, :3, :3]
+        poses[first:, :3, 3] = turn.apply(poses[first:, :3, 3] - here) + here + JUMP_M * np.array(
+            [np.cos(way), np.sin(way), 0.0])
+    return poses
+
+
+# What else may be wrong with odometry, by name.
+MISHAPS: dict[str, Callable[[Array, np.random.Generator], Array]] = {
+    'slip': slipping, 'jump': jumping, 'stretch': stretching}
+
+
+def _lengths_m(poses: Array) -> Array:
+    return np.asarray(np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1))
+
+
+def _stretched(poses: Array, factors: Array) -> Array:
+    """Multiply each step (N-1) of a path (N,4,4)."""
+    steps = np.diff(poses[:, :3, 3], axis=0) * factors[:, None]
+    stretched = poses.copy()
+    stretched[1:, :3, 3] = poses[0, :3, 3] + np.cumsum(steps, axis=0)
+    return stretched
 
 
 def _odom_from_world(world_from_camera: Array) -> Array:

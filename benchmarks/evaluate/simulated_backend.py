@@ -50,18 +50,22 @@ class Faults:
     """
     What a simulated backend gets wrong; without arguments nothing.
 
-    ``scale`` deviation of the logarithm of a window's scale; ``rotation_deg`` and ``translation``
-    (a share of the window's rms extent) deviation of each view's pose; ``depth_noise`` relative,
-    each pixel anew, and ``depth_bias``, smooth over the image and the same whenever the keyframe
-    is seen; ``outlier_windows`` share of windows that are mirrored or 3 times too large or small;
-    ``garbage_views`` share of views whose pose means nothing.
+    ``scale`` deviation of the logarithm of a window's scale, each anew, and ``scale_drift`` that
+    of its random walk from one keyframe to the next; ``rotation_deg`` and ``translation`` (a share
+    of the window's rms extent) deviation of each view's pose; ``depth_noise`` relative, each pixel
+    anew, ``depth_bias``, smooth over the image and the same whenever the keyframe is seen, and
+    ``window_bias``, as smooth and new in each window; ``outlier_windows`` share of windows that
+    are mirrored or 3 times too large or small; ``garbage_views`` share of views whose pose means
+    nothing.
     """
 
     scale: float = 0.0
+    scale_drift: float = 0.0
     rotation_deg: float = 0.0
     translation: float = 0.0
     depth_noise: float = 0.0
     depth_bias: float = 0.0
+    window_bias: float = 0.0
     outlier_windows: float = 0.0
     garbage_views: float = 0.0
 
@@ -72,6 +76,8 @@ class _Draw(IntEnum):
     WINDOW = 1
     VIEW = 2
     BIAS = 3
+    DRIFT = 4
+    WINDOW_BIAS = 5
 
 
 class SimulatedBackend(Backend):
@@ -101,7 +107,9 @@ class SimulatedBackend(Backend):
         self._check(keyframes)
         ids = [keyframe.id for keyframe in keyframes]
         rng = np.random.default_rng([self._seed, _Draw.WINDOW, *ids])
-        factor = float(np.exp(self._faults.scale * rng.standard_normal()))
+        walk = np.random.default_rng([self._seed, _Draw.DRIFT]).standard_normal(ids[0]).sum()
+        factor = float(np.exp(
+            self._faults.scale * rng.standard_normal() + self._faults.scale_drift * walk))
         mirror = False
         if rng.random() < self._faults.outlier_windows:
             stretch = OUTLIERS[int(rng.integers(len(OUTLIERS)))]
@@ -121,7 +129,7 @@ class SimulatedBackend(Backend):
         if mirror:
             poses = MIRROR @ poses @ MIRROR
         views = tuple(
-            self._view(keyframe, pose, factor, bad, draw)
+            self._view(keyframe, pose, factor, bad, draw, ids)
             for keyframe, pose, bad, draw in zip(keyframes, poses, garbage, draws, strict=True))
         return WindowPrediction(views, Scale('model'))
 
@@ -157,11 +165,16 @@ class SimulatedBackend(Backend):
 
     def _view(
         self, keyframe: Keyframe, pose: Array, factor: float, bad: bool, draw: np.random.Generator,
+        window: Sequence[int],
     ) -> Prediction:
         true_m = self.true_depth_m(keyframe.id)
         error = self._faults.depth_noise * draw.standard_normal(true_m.shape)
-        error += self._faults.depth_bias * self._bias(keyframe.id, true_m.shape)
-        size = self._faults.depth_noise + self._faults.depth_bias
+        for share, what in (
+                (self._faults.depth_bias, (_Draw.BIAS, keyframe.id)),
+                (self._faults.window_bias, (_Draw.WINDOW_BIAS, keyframe.id, *window))):
+            if share:
+                error += share * self._bias(what, true_m.shape)
+        size = self._faults.depth_noise + self._faults.depth_bias + self._faults.window_bias
         # It has an idea of its errors, no more.
         confidence = draw.uniform(0.5, 1.0, true_m.shape) / (1 + np.abs(error) / max(size, 1e-9))
         mask = (true_m > 0) & (true_m <= FAR_M) & ~_edges(true_m)
@@ -175,10 +188,9 @@ class SimulatedBackend(Backend):
             intrinsics=self._intrinsics.copy(),
             world_from_camera=pose)
 
-    def _bias(self, keyframe_id: int, shape: tuple[int, ...]) -> Array:
-        """Return a smooth error (h,w) of about unit deviation."""
-        lattice = np.random.default_rng([self._seed, _Draw.BIAS, keyframe_id]).standard_normal(
-            LATTICE)
+    def _bias(self, what: Sequence[int], shape: tuple[int, ...]) -> Array:
+        """Return a smooth error (h,w) of about unit deviation, its own for each ``what``."""
+        lattice = np.random.default_rng([self._seed, *what]).standard_normal(LATTICE)
         return cv2.resize(lattice, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 

@@ -39,18 +39,21 @@ class TfRecord:
     """
     Stands for a robot's /tf with the node's own part in it, made by the node's own code.
 
-    In map_to_odom the robot sends odom->camera at each image; in map_to_camera it sends nothing.
+    In map_to_odom the robot sends odom->camera at each image; in map_to_camera, which is all there
+    is without odometry, it sends nothing.
     """
 
     def __init__(self, config: Config) -> None:
-        self._heard: dict[str, list[TransformStamped]] = {mode: [] for mode in MODES}
-        self._outputs = {mode: self._output(config, mode) for mode in MODES}
+        modes = MODES if config.has_odometry else MODES[1:]
+        self._heard: dict[str, list[TransformStamped]] = {mode: [] for mode in modes}
+        self._outputs = {mode: self._output(config, mode) for mode in modes}
         self._odom_frame = config.tf.odom_frame
 
     def image(self, stamp_ns: int, frame_id: str, odom_from_camera: Array) -> None:
         """Take note of an image, which is also when map->odom is sent again."""
-        self._heard['map_to_odom'].append(to_transform(
-            odom_from_camera, to_header(stamp_ns, self._odom_frame), frame_id))
+        if self._odom_frame:
+            self._heard['map_to_odom'].append(to_transform(
+                odom_from_camera, to_header(stamp_ns, self._odom_frame), frame_id))
         for output in self._outputs.values():
             output.tick(stamp_ns)
 

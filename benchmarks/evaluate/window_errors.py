@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -33,7 +34,7 @@ from mapanything_ros.core.datatypes import Array
 @dataclass(frozen=True)
 class WindowErrors:
     """
-    Medians over all windows of the last camera's error in the frame of the first.
+    Medians over all windows and seeds of the last camera's error in the frame of the first.
 
     ``backend_m`` with the backend's own scale, ``shape_m`` with the best one.
     """
@@ -56,13 +57,13 @@ class WindowErrors:
         return error_m < self.odometry_m and self.backend_deg < self.odometry_deg
 
 
-@lru_cache(maxsize=16)
-def window_errors(name: str, faults: Faults, seed: int) -> WindowErrors:
+@lru_cache(maxsize=4)
+def window_errors(name: str, faults: Faults, seeds: tuple[int, ...]) -> WindowErrors:
     """Compare a backend with odometry on every window of a world."""
     place = world(name)
-    backend = SimulatedBackend(place, faults, seed)
     errors = []
-    for indices in _windows(place):
+    for seed, indices in product(seeds, _windows(place)):
+        backend = SimulatedBackend(place, faults, seed)
         keyframes = [frame(place, index).keyframe(index) for index in indices]
         views = backend.infer(keyframes).views
         path = np.stack([view.world_from_camera for view in views])

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluate import buildings
-from benchmarks.evaluate.odometry import Drift, drifted
+from benchmarks.evaluate.odometry import Drift, drifted, MISHAPS
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.sample.room import RenderedView
 
@@ -71,6 +71,11 @@ class World:
         """Return how far the camera truly goes."""
         steps = np.diff(self.world_from_camera[:, :3, 3], axis=0)
         return float(np.linalg.norm(steps, axis=1).sum())
+
+    def after(self, mishap: str, seed: int) -> World:
+        """Return the same walk with something wrong with its odometry; see MISHAPS."""
+        rng = np.random.default_rng([ODOMETRY_SEED, seed])
+        return replace(self, odom_from_camera=MISHAPS[mishap](self.odom_from_camera, rng))
 
     def render(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return rgb (H,W,3) and depth_m (H,W) of an image."""
