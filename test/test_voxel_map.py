@@ -358,6 +358,18 @@ def test_what_one_keyframe_alone_has_seen_gives_way_before_any_place_that_is_sho
     assert cells(voxels.points()) == cells(twice.points()) > cells(room_a)
 
 
+def test_what_gives_way_does_not_depend_on_who_looks_on():
+    config = MapConfig(voxel_m=0.1, max_points=1000, min_views=2)
+    quiet, watched = VoxelMap(config), VoxelMap(config)
+    for number in range(40):
+        for voxels in (quiet, watched):
+            voxels.insert(bumpy(number), shifted(0.05 * number))
+        watched.points()
+        watched.updates()
+    assert quiet._points < sum(len(filled(FINE, {n: np.eye(4)})) for n in range(40)) / 2
+    assert_same(watched.points(), quiet.points())
+
+
 def test_of_a_place_seen_often_the_newest_keyframes_stay():
     config = MapConfig(voxel_m=0.1, max_points=1000, min_views=1)
     voxels = VoxelMap(config)

@@ -34,9 +34,9 @@ from mapanything_ros.core.voxels import voxel_means
 POINTS_PER_VOXEL = 8
 # From this share of a bound on, what gives way first gives way.
 CROWDED = 0.75
-# Of a voxel that more keyframes have seen, the newest so many are kept. They have 1.3 points in
-# it each (the box room of the tests), so that a round over all keyframes leaves 5.2 a voxel, less
-# than CROWDED of POINTS_PER_VOXEL.
+# Of a voxel that more keyframes have seen, the newest so many are kept. They have 1.15 points in
+# it each (the corridor of the benchmarks), so that a round over all keyframes leaves 4.6 a voxel,
+# less than CROWDED of POINTS_PER_VOXEL.
 VIEWS_KEPT = 4
 # Points that are looked at, whether they give way, for each that comes: a round over 6 points a
 # voxel is done when 1.5 have come, which is before the bound is reached.
