@@ -56,6 +56,20 @@ def test_a_voxel_never_weighs_nothing_nor_more_than_is_told(confidence, weight):
     assert reduce_view(view(confidence), 100.0, 0.0, MANY).weight.tolist() == [weight] * 4
 
 
+def test_scale_multiplies_the_depth_and_some_voxels_are_some_points():
+    points = reduce_view(view(), 0.2, 0.0, MANY)
+    double = np.diag([2.0, 2.0, 2.0, 1.0])
+    key, sums = points.voxel_sums(double, 0.4)
+    plain_key, plain_sums = points.voxel_sums(np.eye(4), 0.2)
+    np.testing.assert_array_equal(key, plain_key)
+    np.testing.assert_array_equal(sums, plain_sums)
+    part = points.within(key[::3], double, 0.4)
+    assert 0 < len(part) < len(points)
+    for found, expected in zip(
+            part.voxel_sums(double, 0.4), (key[::3], sums[::3]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_no_point_is_out_of_reach_and_none_beyond_the_radius():
     points = reduce_view(view(), 0.01, 0.0, MANY)
     distance = np.linalg.norm(points.xyz, axis=1)

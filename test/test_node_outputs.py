@@ -267,6 +267,34 @@ def test_a_path_that_grows_is_converted_once(monkeypatch):
     assert maker.message([], 11).poses == []
 
 
+def test_a_path_has_changed_when_a_pose_is_new_gone_or_moved():
+    path = [(number, np.eye(4)) for number in range(3)]
+    maker = messages.PathMaker('map')
+    assert maker.changed([]), 'nothing was told'
+    maker.message(path, 9)
+    assert not maker.changed(path)
+    assert not maker.changed([(stamp_ns, pose.copy()) for stamp_ns, pose in path])
+    moved = path[0][1] + 0.001 * np.eye(4, k=3)
+    for other in (path[:2], [*path, (3, np.eye(4))], [(0, moved), *path[1:]], [
+            *path[:2], (7, path[2][1])], []):
+        assert maker.changed(other)
+
+
+def test_a_path_that_stays_is_not_sent_again(start):
+    robot = start(ODOMETRY)
+    robot.mount()
+    robot.calibrate()
+    robot.explore(3)
+    robot.path(3)
+    told = len(robot.heard['~/path'])
+    robot.node._mapper.publish_map()
+    robot.explore(1)
+    robot.path(4)
+    assert len(robot.heard['~/path']) == told + 1
+    assert robot.trigger('reset').success
+    robot.wait_for_empty_map()
+
+
 def test_updates_add_up_to_the_map(robot):
     def added_up():
         points = {}

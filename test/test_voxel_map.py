@@ -12,6 +12,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -19,7 +21,7 @@ import torch
 
 from mapanything_ros.core.config import MapConfig
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.voxel_map import POINTS_PER_VOXEL, VoxelMap
+from mapanything_ros.core.voxel_map import POINTS_PER_VOXEL, VIEWS_KEPT, VoxelMap
 
 SIDE = 24
 K = np.array([[20.0, 0, 11.5], [0, 20, 11.5], [0, 0, 1]])
@@ -157,6 +159,70 @@ def test_reposing_moves_points_with_their_camera():
     np.testing.assert_allclose(voxels.points().xyz, [[3.0, 0.05, -0.05]], atol=1e-5)
 
 
+def test_a_scaled_scene_is_the_scene_inserted_at_that_scale():
+    """To within the rounding of the keyframe's own voxels, which are scaled with it."""
+    poses, factor = {number: path(number) for number in range(4)}, 1.1
+    scaled = np.diag([factor, factor, factor, 1.0])
+    voxels, there = filled(FINE, poses), VoxelMap(FINE)
+    voxels.repose({number: pose @ scaled for number, pose in poses.items()})
+    for number, pose in poses.items():
+        seen = bumpy(number)
+        there.insert(replace(seen, depth_m=factor * seen.depth_m), pose)
+    one, other = voxels.points().xyz, there.points().xyz
+    distance = np.linalg.norm(one[:, None] - other, axis=-1)
+    assert max(distance.min(axis=0).max(), distance.min(axis=1).max()) < 2 * 0.11 * 3 ** 0.5
+    assert np.median(distance.min(axis=1)) < 0.01
+    voxels.repose(poses)
+    assert_same(voxels.points(), filled(FINE, poses).points())
+
+
+@pytest.mark.parametrize('apart', [[3], [0, 1, 2, 3, 4]], ids=['one', 'most'])
+def test_what_is_hidden_is_not_in_the_map_and_comes_back_where_it_was_moved(apart):
+    poses = {number: path(number) for number in range(8)}
+    rest = {number: pose for number, pose in poses.items() if number not in apart}
+    there = {number: at(0.3) @ poses[number] for number in apart}
+    voxels = filled(FINE, poses)
+    voxels.hide([*apart, 99])
+    assert_same(voxels.points(), filled(FINE, rest).points())
+    assert len(voxels) == len(voxels.points())
+    voxels.updates()
+    voxels.repose(there)
+    voxels.hide(apart)
+    assert len(voxels.updates()) == 0
+    voxels.show([*apart, 99])
+    assert_same(voxels.points(), filled(FINE, {**poses, **there}).points())
+    update = voxels.updates()
+    assert 0 < len(update) <= len(voxels)
+
+
+def test_what_is_hidden_counts_among_the_points_and_goes_as_the_oldest():
+    config = MapConfig(voxel_m=0.02, max_points=1000, min_views=1)
+    voxels = VoxelMap(config)
+    voxels.insert(bumpy(0), np.eye(4))
+    voxels.hide([0])
+    assert len(voxels) == len(voxels.points()) == 0
+    for number in range(1, 40):
+        voxels.insert(bumpy(number), shifted(10.0 * number))
+        # The voxels are bounded by what is shown, and nothing hidden goes for that.
+        assert 0 in voxels._keyframes
+    parts = list(range(1, 40))
+    for number in range(40, 80):
+        voxels.insert(bumpy(number), shifted(10.0 * number))
+        voxels.hide([number])
+    assert voxels._points <= POINTS_PER_VOXEL * 1000
+    assert 0 not in voxels._keyframes and 79 in voxels._keyframes
+    assert not parts & voxels._keyframes.keys()
+
+
+def test_radius_reaches_as_far_as_what_is_scaled():
+    config = MapConfig(voxel_m=0.05, min_views=1, radius_m=4.0)
+    voxels = VoxelMap(config)
+    voxels.insert(view(0, 2.0, mask=pixel(12, 12)), shifted(0.0, z=-4.5))
+    voxels.repose({0: shifted(0.0, z=-4.5) @ np.diag([2.0, 2.0, 2.0, 1.0])})
+    voxels.insert(view(1, 2.0, mask=pixel(0, 0)), shifted(0.0))
+    assert len(voxels.points()) == 2
+
+
 def test_a_keyframe_that_comes_again_replaces_itself():
     poses = {number: path(number) for number in range(4)}
     voxels = filled(FINE, poses)
@@ -186,6 +252,31 @@ def test_updates_are_what_came_or_changed():
     voxels.insert(view(3, 2.0, mask=pixel(0, 23)), np.eye(4))
     voxels.clear()
     assert len(voxels.updates()) == 0
+
+
+@pytest.mark.parametrize('moved', [[2], range(6)], ids=['one', 'all'])
+def test_what_was_moved_there_and_back_is_not_told_again(moved):
+    poses = {number: path(number) for number in range(6)}
+    voxels = filled(FINE, poses)
+    voxels.updates()
+    voxels.repose({number: at(0.3) @ poses[number] for number in moved})
+    voxels.repose(poses)
+    voxels.hide(moved)
+    voxels.show(moved)
+    voxels.insert(bumpy(2), poses[2])
+    assert len(voxels.updates()) == 0
+    voxels.repose({2: at(0.3) @ poses[2]})
+    assert 0 < len(voxels.updates()) < len(voxels)
+
+
+def test_what_looks_as_before_is_not_told_again():
+    voxels = VoxelMap(FINE)
+    voxels.insert(view(0, 2.0, mask=pixel(12, 12) | pixel(0, 0)), np.eye(4))
+    voxels.updates()
+    voxels.insert(view(1, 2.0, mask=pixel(12, 12)), np.eye(4))
+    assert len(voxels.updates()) == 0
+    voxels.insert(view(2, 2.0, rgb=40, mask=pixel(12, 12)), np.eye(4))
+    assert voxels.updates().rgb.tolist() == [[80, 80, 80]]
 
 
 def test_updates_added_up_are_the_map():
@@ -219,22 +310,79 @@ def test_a_keyframe_of_too_many_points_keeps_the_heaviest():
     assert voxels.points().xyz[:, 1].min() == pytest.approx((15 - 11.5) / 20 * 2, abs=1e-5)
 
 
-def test_the_points_of_keyframes_are_bounded_where_the_voxels_do_not_grow():
-    config = MapConfig(voxel_m=0.02, max_points=1000, min_views=1)
+PARTS = 4
+
+
+def wall(number, at_x, strays=0):
+    """Give a keyframe, and its pose, that sees 2.3 by 2.3 m of a wall, and points of its own."""
+    depth_m = np.full((SIDE, SIDE), 2.05)
+    depth_m[0, :strays] = 3.0 + 0.2 * number
+    return view(number, depth_m), shifted(at_x)
+
+
+def two_rooms(config, laps, strays=0):
+    """Pass room A and go round in room B; give the map, and that of A before."""
     voxels = VoxelMap(config)
+    for number in range(PARTS):
+        voxels.insert(*wall(number, 0.6 * number, strays))
+    room_a = voxels.points()
+    for number in range(PARTS, PARTS * (1 + laps)):
+        voxels.insert(*wall(number, 50.0 + 0.6 * (number % PARTS), strays))
+        assert voxels._points <= POINTS_PER_VOXEL * config.max_points
+        assert len(voxels) <= config.max_points
+    return voxels, room_a
+
+
+def cells(cloud):
+    """Give the voxels of 0.1 m that hold the points of a cloud."""
+    return set(map(tuple, np.floor(cloud.xyz.astype(float) / 0.1).astype(int).tolist()))
+
+
+def test_patrolling_a_room_for_ten_times_the_bound_does_not_forget_another():
+    config = MapConfig(voxel_m=0.1, max_points=2500, min_views=1)
+    laps = 10 * POINTS_PER_VOXEL * config.max_points // (PARTS * SIDE**2)
+    voxels, room_a = two_rooms(config, laps)
+    once, _ = two_rooms(config, 1)
+    assert len(once) < config.max_points
+    assert cells(voxels.points()) == cells(once.points()) > cells(room_a)
+    # What is kept of room A is still that of its own keyframes.
+    voxels.repose({number: shifted(0.6 * number - 50.0) for number in range(PARTS)})
+    assert (voxels.points().xyz[:, 0] < -40.0).sum() > 0.9 * len(room_a)
+
+
+def test_what_one_keyframe_alone_has_seen_gives_way_before_any_place_that_is_shown():
+    config, laps, strays = MapConfig(voxel_m=0.1, max_points=2500, min_views=2), 30, SIDE
+    assert PARTS * laps * strays > config.max_points
+    voxels, room_a = two_rooms(config, laps, strays)
+    twice, _ = two_rooms(config, 2, strays)
+    assert cells(voxels.points()) == cells(twice.points()) > cells(room_a)
+
+
+def test_what_gives_way_does_not_depend_on_who_looks_on():
+    config = MapConfig(voxel_m=0.1, max_points=1000, min_views=2)
+    quiet, watched = VoxelMap(config), VoxelMap(config)
     for number in range(40):
-        again = bumpy(0)
-        voxels.insert(Prediction(
-            number, again.rgb, again.depth_m, again.confidence, again.mask, K, np.eye(4)),
-            np.eye(4))
-    one = filled(config, {0: np.eye(4)})
-    assert_same(voxels.points(), one.points())
-    held = POINTS_PER_VOXEL * 1000 // len(one)
-    # None of the keyframes that are gone can be moved.
-    voxels.repose({number: shifted(50.0) for number in range(40 - held)})
-    assert len(voxels.points()) == len(one)
-    voxels.repose({40 - held: shifted(50.0)})
-    assert len(voxels) == 2 * len(one)
+        for voxels in (quiet, watched):
+            voxels.insert(bumpy(number), shifted(0.05 * number))
+        watched.points()
+        watched.updates()
+    assert quiet._points < sum(len(filled(FINE, {n: np.eye(4)})) for n in range(40)) / 2
+    assert_same(watched.points(), quiet.points())
+
+
+def test_of_a_place_seen_often_the_newest_keyframes_stay():
+    config = MapConfig(voxel_m=0.1, max_points=1000, min_views=1)
+    voxels = VoxelMap(config)
+    for number in range(100):
+        voxels.insert(view(number, 2.03, rgb=100 + number), np.eye(4))
+    before = voxels.points()
+    assert before.rgb.min() > 180
+    assert len(voxels._keyframes) >= VIEWS_KEPT
+    # What is left can be moved, and taken away, without a trace.
+    voxels.repose({number: shifted(50.0) for number in range(100)})
+    assert voxels.points().xyz[:, 0].min() > 40.0
+    voxels.repose({number: np.eye(4) for number in range(100)})
+    assert_same(voxels.points(), before)
 
 
 def test_what_is_farther_than_the_radius_from_the_newest_camera_goes():

@@ -97,10 +97,35 @@ def test_changes_are_told_once():
     blocks, near = VoxelBlocks(), summed(*scattered(seed=1, spread_m=1.0))
     wide = summed(*scattered(seed=2))
     blocks.add(*wide)
-    np.testing.assert_array_equal(blocks.take_changed()['key'], wide[0])
+    changed, before = blocks.take_changed()
+    np.testing.assert_array_equal(changed['key'], wide[0])
+    assert not before['views'].any()
     blocks.add(*near)
-    np.testing.assert_array_equal(blocks.take_changed()['key'], near[0])
+    changed, before = blocks.take_changed()
+    np.testing.assert_array_equal(changed['key'], near[0])
+    np.testing.assert_array_equal(before['views'] > 0, np.isin(near[0], wide[0]))
     blocks.remove(*near)
     np.testing.assert_array_equal(
-        blocks.take_changed()['key'], np.intersect1d(near[0], wide[0]))
-    assert not len(blocks.take_changed())
+        blocks.take_changed()[0]['key'], np.intersect1d(near[0], wide[0]))
+    assert not len(blocks.take_changed()[0])
+
+
+def test_what_changed_back_has_not_changed():
+    blocks, kept, passing = VoxelBlocks(), summed(*scattered(seed=1)), summed(*scattered(seed=2))
+    blocks.add(*kept)
+    blocks.take_changed()
+    blocks.add(*passing)
+    blocks.empty()
+    assert not len(blocks) and not len(blocks.voxels())
+    blocks.add(*kept)
+    assert not len(blocks.take_changed()[0])
+    blocks.add(*passing)
+    np.testing.assert_array_equal(blocks.take_changed()[0]['key'], passing[0])
+
+
+def test_views_count_who_saw_a_voxel():
+    blocks, wide = VoxelBlocks(), summed(*scattered(seed=1))
+    some = wide[0][::3], wide[1][::3]
+    blocks.add(*wide)
+    blocks.add(*some)
+    np.testing.assert_array_equal(blocks.views(wide[0]), 1 + np.isin(wide[0], some[0]))

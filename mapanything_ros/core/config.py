@@ -283,8 +283,9 @@ class MapConfig(Checked):
     voxel_m: float = option(
         0.02, 'Edge of a voxel; one point is kept in each.', minimum=0.001, maximum=10.0)
     max_points: int = option(
-        2_000_000, 'Voxels kept at most; the oldest keyframes are dropped first. Up to 250 bytes '
-        'of memory each.', minimum=1000, maximum=100_000_000)
+        2_000_000, 'Voxels kept at most; what many keyframes saw gives way first, then what was '
+        'not seen for longest. Up to 250 bytes of memory each.', minimum=1000,
+        maximum=100_000_000)
     radius_m: float = option(
         0.0, 'What lies farther than this from the newest camera is dropped; 0: nothing.',
         minimum=0.0, maximum=1e6)

@@ -16,14 +16,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 import torch
 
 from mapanything_ros.core.datatypes import Array, Prediction
-from mapanything_ros.core.voxels import sum_voxels, voxel_means
+from mapanything_ros.core.voxels import sum_voxels, voxel_keys, voxel_means
 
 # What a pixel of full confidence weighs; the least is 1, as a point that all other views
 # contradict still counts where nothing better is known.
@@ -53,16 +53,31 @@ class KeyframePoints:
     def voxel_sums(
         self, target_from_camera: Array, voxel_m: float
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return keys (M,) and sums (M,7) of the voxels in the target frame that hold points."""
+        """
+        Return keys (M,) and sums (M,7) of the voxels in the target frame that hold points.
+
+        ``target_from_camera`` (4,4) is a similarity: its scale multiplies the keyframe's depth.
+        """
+        key, sums = sum_voxels(
+            self._placed(target_from_camera), torch.from_numpy(self.rgb),
+            torch.from_numpy(self.weight.astype(np.int64)), voxel_m)
+        return key.numpy(), sums.numpy()
+
+    def within(
+        self, key: NDArray[np.int64], target_from_camera: Array, voxel_m: float
+    ) -> KeyframePoints:
+        """Return the points in voxels of the target frame, given by their keys (M,)."""
+        keys = voxel_keys(self._placed(target_from_camera), voxel_m).numpy()
+        inside = np.isin(keys, key)
+        return replace(
+            self, xyz=self.xyz[inside], rgb=self.rgb[inside], weight=self.weight[inside])
+
+    def _placed(self, target_from_camera: Array) -> torch.Tensor:
         x, y, z = torch.from_numpy(self.xyz).double().unbind(dim=1)
         # Element by element: the same points and pose give the same bits, always.
-        xyz = torch.stack([
+        return torch.stack([
             x * a + y * b + z * c + offset for a, b, c, offset in target_from_camera[:3].tolist()],
             dim=1)
-        key, sums = sum_voxels(
-            xyz, torch.from_numpy(self.rgb), torch.from_numpy(self.weight.astype(np.int64)),
-            voxel_m)
-        return key.numpy(), sums.numpy()
 
 
 def reduce_view(

@@ -25,7 +25,6 @@ VOXEL = np.dtype([
     ('key', np.int64),
     ('sums', np.int64, SUMS),
     ('views', np.int32),
-    ('changed', np.int32),
 ])
 NONE = np.empty(0, VOXEL)
 
@@ -39,57 +38,72 @@ class VoxelBlocks:
     """
 
     def __init__(self) -> None:
-        # By block, sorted by key.
+        # By block, sorted by key; an array is replaced, never written to.
         self._blocks: dict[int, NDArray[np.void]] = {}
-        self._changed: set[int] = set()
+        # Blocks that were touched since changes were last taken, as they were then.
+        self._before: dict[int, NDArray[np.void]] = {}
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, also what has changed."""
         self._blocks.clear()
-        self._changed.clear()
+        self._before.clear()
+        self._count = 0
+
+    def empty(self) -> None:
+        """Remove all voxels."""
+        for block in list(self._blocks):
+            self._put(block, NONE)
         self._count = 0
 
     def add(self, key: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
         """Add what one keyframe saw: rising keys (M,) and sums (M,7)."""
         blocks, old = self._touched(key)
-        at = np.searchsorted(old['key'], key)
-        known = np.zeros(len(key), bool)
-        inside = at < len(old)
-        known[inside] = old['key'][at[inside]] == key[inside]
+        at, known = _find(old, key)
         fresh = np.empty(len(key) - int(known.sum()), VOXEL)
-        fresh['key'], fresh['sums'] = key[~known], sums[~known]
-        fresh['views'], fresh['changed'] = 1, 1
+        fresh['key'], fresh['sums'], fresh['views'] = key[~known], sums[~known], 1
         old['sums'][at[known]] += sums[known]
         old['views'][at[known]] += 1
-        old['changed'][at[known]] = 1
         self._replace(blocks, len(old), np.insert(old, at[~known], fresh))
 
     def remove(self, key: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
-        """Take away again exactly what was added."""
+        """Take away again exactly what was added, or the sums of some of its voxels."""
         blocks, old = self._touched(key)
         at = np.searchsorted(old['key'], key)
         old['sums'][at] -= sums
         old['views'][at] -= 1
-        old['changed'][at] = 1
         self._replace(blocks, len(old), old[old['views'] > 0])
+
+    def views(self, key: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return (M,) how many keyframes saw the voxels of rising keys, all of which exist."""
+        _, voxels = self._touched(key)
+        return voxels['views'][np.searchsorted(voxels['key'], key)]
 
     def voxels(self) -> NDArray[np.void]:
         """Return all voxels, by rising key."""
         return np.concatenate([NONE, *(self._blocks[block] for block in sorted(self._blocks))])
 
-    def take_changed(self) -> NDArray[np.void]:
-        """Return the voxels that changed since the last call, by rising key."""
-        parts = [NONE]
-        for block in sorted(self._changed):
-            voxels = self._blocks[block]
-            parts.append(voxels[voxels['changed'] > 0])
-            voxels['changed'] = 0
-        self._changed.clear()
-        return np.concatenate(parts)
+    def take_changed(self) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        """
+        Return the voxels that came or changed since the last call, by rising key.
+
+        And the same as they were then, with no views where they did not exist.
+        """
+        changed, before = [NONE], [NONE]
+        for block in sorted(self._before.keys() & self._blocks.keys()):
+            voxels, old = self._blocks[block], self._before[block]
+            at, known = _find(old, voxels['key'])
+            were = np.zeros_like(voxels)
+            were[known] = old[at[known]]
+            differs = (were['sums'] != voxels['sums']).any(axis=1) | (
+                were['views'] != voxels['views'])
+            changed.append(voxels[differs])
+            before.append(were[differs])
+        self._before.clear()
+        return np.concatenate(changed), np.concatenate(before)
 
     def _touched(self, key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.void]]:
         """Return the blocks of rising keys, and a copy of all voxels in them, by rising key."""
@@ -103,12 +117,27 @@ class VoxelBlocks:
         ends = np.searchsorted(voxels['key'] >> BLOCK_SHIFT, blocks, side='right')
         start = 0
         for block, end in zip(blocks.tolist(), ends.tolist(), strict=True):
-            if end > start:
-                # A copy: a view would keep all the others alive, too.
-                self._blocks[block] = voxels[start:end].copy()
-                self._changed.add(block)
-            else:
-                self._blocks.pop(block, None)
-                self._changed.discard(block)
+            # A copy: a view would keep all the others alive, too.
+            self._put(block, voxels[start:end].copy())
             start = end
         self._count += len(voxels) - before
+
+    def _put(self, block: int, voxels: NDArray[np.void]) -> None:
+        before = self._before.setdefault(block, self._blocks.get(block, NONE))
+        if len(voxels):
+            self._blocks[block] = voxels
+        else:
+            self._blocks.pop(block, None)
+            if not len(before):
+                del self._before[block]
+
+
+def _find(
+    voxels: NDArray[np.void], key: NDArray[np.int64],
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return (M,) where keys are, or would be, in voxels by rising key, and which exist."""
+    at = np.searchsorted(voxels['key'], key)
+    known = np.zeros(len(key), bool)
+    inside = at < len(voxels)
+    known[inside] = voxels['key'][at[inside]] == key[inside]
+    return at, known

@@ -48,19 +48,26 @@ def sum_voxels(
     ``xyz`` (N,3) floating, metres; ``rgb`` (N,3) and ``weight`` (N,) integers, the weight at
     least 1. Points that are not finite, or farther than a million voxels, are left out.
     """
-    scaled = xyz / voxel_m
-    cell = scaled.floor()
-    inside = (cell.abs() < AXIS_OFFSET).all(dim=1)  # false for nan, too
+    key = voxel_keys(xyz, voxel_m)
+    inside = key >= 0
     if not inside.all():
-        scaled, cell, rgb, weight = scaled[inside], cell[inside], rgb[inside], weight[inside]
-    key, order = _keys(cell.long() + AXIS_OFFSET).sort()
-    place = ((scaled - cell) * PARTS).long()
+        xyz, rgb, weight, key = xyz[inside], rgb[inside], weight[inside], key[inside]
+    key, order = key.sort()
+    scaled = xyz / voxel_m
+    place = ((scaled - scaled.floor()) * PARTS).long()
     weight = weight.long()[:, None]
     values = torch.cat([weight, weight * place, weight * rgb.long()], dim=1)
     key, count = torch.unique_consecutive(key, return_counts=True)
     # Sums of runs, as differences of the running sum.
     sums = values[order].cumsum(dim=0)[count.cumsum(dim=0) - 1]
     return key, sums.diff(dim=0, prepend=sums.new_zeros(1, SUMS))
+
+
+def voxel_keys(xyz: torch.Tensor, voxel_m: float) -> torch.Tensor:
+    """Return the keys (N,) int64 of the voxels of points (N,3), -1 for those left out."""
+    cell = (xyz / voxel_m).floor()
+    inside = (cell.abs() < AXIS_OFFSET).all(dim=1)  # false for nan, too
+    return torch.where(inside, _keys(cell.long() + AXIS_OFFSET), -1)
 
 
 def voxel_means(

@@ -154,7 +154,7 @@ class Mapper:
         self._publishers.take_frames(tf)
 
     def publish_map(self) -> None:
-        """Publish, where somebody listens, map and path as they are now; there may be none."""
+        """Publish, where somebody listens, the map as it is, maybe none, and the path if new."""
         if not self.progress.windows:
             return
         with self._lock:

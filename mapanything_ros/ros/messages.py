@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped
@@ -100,20 +101,32 @@ class PathMaker:
     """
     Makes the message of a path again and again while it grows, for hours.
 
-    Only poses that are new or were replaced are converted: an array must not change.
+    Only poses that are new or differ are converted. An array must not change.
     """
 
     def __init__(self, map_frame: str) -> None:
         self._map_frame = map_frame
-        # By stamp and identity, which nothing else has while the pose is kept.
-        self._known: dict[tuple[int, int], tuple[Array, PoseStamped]] = {}
+        self._known: list[tuple[int, Array, PoseStamped]] | None = None
+
+    def changed(self, trajectory: Sequence[tuple[int, Array]]) -> bool:
+        """Say whether the path differs from that of the last message, if there was one."""
+        return (
+            self._known is None or len(self._known) != len(trajectory)
+            or not all(map(_same_pose, self._known, trajectory)))
 
     def message(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> Path:
         """Return stamps (ns) and (4,4) poses in the map frame as a path, which may be empty."""
-        self._known = {
-            (at_ns, id(pose)): self._known.get((at_ns, id(pose))) or (
-                pose, to_pose(pose, to_header(at_ns, self._map_frame)))
-            for at_ns, pose in trajectory}
+        known = (self._known or [])[:len(trajectory)]
+        self._known = [
+            old if old and _same_pose(old, new) else self._converted(*new)
+            for old, new in zip_longest(known, trajectory)]
         return Path(
             header=to_header(stamp_ns, self._map_frame),
-            poses=[message for _, message in self._known.values()])
+            poses=[message for _, _, message in self._known])
+
+    def _converted(self, at_ns: int, pose: Array) -> tuple[int, Array, PoseStamped]:
+        return at_ns, pose, to_pose(pose, to_header(at_ns, self._map_frame))
+
+
+def _same_pose(known: tuple[int, Array, PoseStamped], new: tuple[int, Array]) -> bool:
+    return known[0] == new[0] and (known[1] is new[1] or np.array_equal(known[1], new[1]))

@@ -134,8 +134,10 @@ class Publishers:
             self._others['map_updates'].publish(map_message(cloud, stamp_ns, self._map_frame))
 
     def publish_path(self, trajectory: Sequence[tuple[int, Array]], stamp_ns: int) -> None:
-        """Publish the poses of all keyframes in the map, which may be none."""
-        self._others['path'].publish(self._path_maker.message(trajectory, stamp_ns))
+        """Publish the poses of all keyframes in the map, maybe none, if they have changed."""
+        # What is not active publishes nothing: the path is still that of before.
+        if self._others['path'].is_activated and self._path_maker.changed(trajectory):
+            self._others['path'].publish(self._path_maker.message(trajectory, stamp_ns))
 
 
 def _heard(publisher: LifecyclePublisher) -> bool:
