@@ -90,6 +90,13 @@ def test_all_else_is_of_the_later_window_and_so_is_another_size():
     assert merged(later, small) is small
 
 
+def test_a_window_that_contradicts_another_as_a_whole_changes_nothing():
+    before = view(2.0, 0.75, left(3))
+    both = merged(before, view(3.0, 1.0))
+    for name in ('depth_m', 'mask', 'confidence'):
+        assert torch.equal(getattr(both, name), getattr(before, name))
+
+
 def test_averaging_two_windows_halves_the_variance():
     """With noise of 1 % in each, and a truth that is exact; nothing is dropped."""
     rng = np.random.default_rng(1)

@@ -116,6 +116,28 @@ def test_frames_become_a_path_and_a_map_of_the_wall(reconstructor, backend):
     assert points[:, 0].max() == pytest.approx(3.5 / 8 * 2 + 1.2, abs=1e-5)
 
 
+def test_a_keyframe_of_two_windows_shows_what_either_has_seen(reconstructor, backend, monkeypatch):
+    """The first window sees its upper half, the second one the lower half."""
+    def infer(keyframes, whole=backend.infer):
+        window = whole(keyframes)
+        rows = slice(0, 4) if len(backend.windows) == 1 else slice(4, 8)
+        views = []
+        for view in window.views:
+            mask = torch.zeros_like(view.mask)
+            mask[rows] = True
+            views.append(replace(view, mask=mask))
+        return replace(window, views=tuple(views))
+
+    monkeypatch.setattr(backend, 'infer', infer)
+    _, second = feed(reconstructor, range(5))
+    shared = next(view for view in second.views if view.keyframe_id == 2)
+    assert shared.keyframe_id not in second.new_ids and shared.mask.all()
+    assert [int(view.mask.sum()) for view in second.views] == [64, 32, 32]
+    # The lower half (y down) begins where the third camera sees it, not the first.
+    points = reconstructor.map_points().xyz
+    assert points[points[:, 1] > 0, 0].min() == pytest.approx(-3.5 / 8 * 2 + 0.4, abs=1e-5)
+
+
 def test_a_frame_that_cannot_be_decoded_is_forgotten_and_the_next_one_works(reconstructor):
     reconstructor.add(frame(0))
     with pytest.raises(InputError):

@@ -38,8 +38,9 @@ def merged(before: Prediction, after: Prediction) -> Prediction:
     Where both keep a pixel and agree, the depths are averaged, weighted by confidence; where they
     contradict each other, neither is kept; a pixel that one alone keeps is kept. The confidence
     is the higher one: it tells wrong depths from right ones better than one that rises with
-    agreement, since windows that share a keyframe share pictures, and so errors. All else is that
-    of ``after``. So is the depth where the sizes of the pictures differ.
+    agreement, since windows that share a keyframe share pictures, and so errors. Where less than
+    half of the earlier depth is left, the windows contradict each other as a whole: it stays as it
+    was. All else is that of ``after``. So is the depth where the sizes of the pictures differ.
     """
     if before.depth_m.shape != after.depth_m.shape:
         return after
@@ -48,6 +49,9 @@ def merged(before: Prediction, after: Prediction) -> Prediction:
     new_m, new_weight, new_confidence = _kept(after)
     differ = (old_m - new_m).abs() > 0.5 * CONTRADICTION * (old_m + new_m)
     mask = (before.mask | after.mask) & ~(before.mask & after.mask & differ)
+    if 2 * mask.sum() < before.mask.sum():
+        return replace(
+            after, mask=before.mask, depth_m=before.depth_m, confidence=before.confidence)
     mean_m = (old_weight * old_m + new_weight * new_m) / (old_weight + new_weight)
     return replace(
         after, mask=mask, depth_m=torch.where(mask, mean_m, 0.0),

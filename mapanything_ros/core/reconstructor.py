@@ -35,6 +35,7 @@ from mapanything_ros.core.datatypes import (
     Submap,
     WindowPrediction,
 )
+from mapanything_ros.core.depth_merge import merged
 from mapanything_ros.core.errors import ExportError, WindowTooLargeError
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
@@ -101,6 +102,8 @@ class Reconstructor:
         self._loops = (
             LoopCorrection(config.loop_closure) if config.loop_closure.enabled else None)
         self._trajectory: dict[int, tuple[int, Array]] = {}
+        # Keyframes of the last windows, which may come again, with the depth of all of these.
+        self._recent: dict[int, Prediction] = {}
         # As of the last window: a loop may hold the map for seconds.
         self._map_counts = self._count_map()
 
@@ -204,7 +207,9 @@ class Reconstructor:
                 if submap.new_segment and self._config.levels and not self._alignment.levelled:
                     submap = replace(submap, warning='; '.join(filter(None, (
                         submap.warning, NOT_LEVEL))))
-                # Points and poses of the keyframes that are new.
+                # Depth of the keyframes that were seen before, by all that has seen them.
+                submap = self._merge(submap, window.keyframes)
+                # Points of all its keyframes, and poses of those that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
                 submap = self._close_loops(submap, window.keyframes)
@@ -284,15 +289,28 @@ class Reconstructor:
             return keyframes
         return [replace(keyframe, odom_from_camera=None) for keyframe in keyframes]
 
+    def _merge(self, submap: Submap, keyframes: Sequence[Keyframe]) -> Submap:
+        if submap.new_segment:
+            self._recent.clear()
+        views = {view.keyframe_id: view for view in submap.views}
+        for number, view in views.items():
+            if number in self._recent:
+                views[number] = or_on_host(
+                    lambda both: merged(*both), [self._recent[number], view])
+        kept = {keyframe.id for keyframe in keyframes}
+        self._recent = {n: view for n, view in self._recent.items() if n in kept} | views
+        return replace(submap, views=tuple(views.values()))
+
     def _accumulate(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
         if submap.new_segment:
             self._clear_map()
         stamps = {keyframe.id: keyframe.stamp_ns for keyframe in keyframes}
         for view in submap.views:
             if view.keyframe_id in submap.new_ids:
-                pose = submap.map_from_camera(view)
-                self._trajectory[view.keyframe_id] = (stamps[view.keyframe_id], pose)
-                or_on_host(partial(self._insert, pose), [view])
+                self._trajectory[view.keyframe_id] = (
+                    stamps[view.keyframe_id], submap.map_from_camera(view))
+            _, pose = self._trajectory[view.keyframe_id]
+            or_on_host(partial(self._insert, pose), [view])
 
     def _insert(self, pose: Array, views: Sequence[Prediction]) -> None:
         for view in views:
@@ -322,6 +340,7 @@ class Reconstructor:
         if self._map_generation != self._generation:
             self._map_generation = self._generation
             self._clear_map()
+            self._recent.clear()
             self._alignment.reset()
             self._map_counts = self._count_map()
 

@@ -212,11 +212,11 @@ class Reconstruction:
             self._pieces.append(KeyframeStore(self._folder / f'piece_{len(self._pieces)}'))
         store = self._pieces[-1]
         by_id = {keyframe.id: keyframe for keyframe in window.keyframes}
+        # Those that were seen before, too: their depth is that of both windows now.
         for view in submap.views:
-            if view.keyframe_id in submap.new_ids:
-                keyframe = by_id[view.keyframe_id]
-                store.add(_record(view, keyframe, self._source.name(keyframe.stamp_ns), submap))
-        # Whatever moved, by a loop that was closed.
+            keyframe = by_id[view.keyframe_id]
+            store.add(_record(view, keyframe, self._source.name(keyframe.stamp_ns), submap))
+        # Where keyframes were before, and whatever a loop has moved.
         store.update_poses(dict(self._reconstructor.trajectory()))
         self._scale = submap.scale
         if submap.warning:
