@@ -42,7 +42,7 @@ from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.errors import AlignmentError
 from mapanything_ros.core.evaluation import anchor, Trajectory, trajectory_error
-from mapanything_ros.core.pose_graph import LoopEdge
+from mapanything_ros.core.loop_edge import LoopEdge
 from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.sample.room import RenderedView
 
@@ -54,7 +54,7 @@ SIZE = (12, 9)
 # A car with a gyroscope.
 DRIFT = Drift(yaw_bias_deg_per_m=0.01, yaw_walk_deg_per_root_m=0.1)
 LOOP_EVERY = 5
-LOOP_SIGMA_M, LOOP_SIGMA_RAD = 0.05, np.radians(0.5)
+LOOP_SIGMA_M, LOOP_SIGMA_RAD, LOOP_SIGMA_SCALE = 0.05, float(np.radians(0.5)), 0.01
 FIRST_MARK = 1000
 # Windows before a mark whose times are averaged.
 TIMED = 100
@@ -101,7 +101,9 @@ class GivenLoops:
             LOOP_SIGMA_RAD * self._rng.standard_normal(3)).as_matrix()
         noise[:3, 3] = LOOP_SIGMA_M * self._rng.standard_normal(3)
         motion = np.linalg.inv(true[index - self._lap]) @ true[index] @ noise
-        return [LoopEdge(older, keyframe.id, motion, LOOP_SIGMA_M, float(LOOP_SIGMA_RAD))]
+        scale = float(np.exp(LOOP_SIGMA_SCALE * self._rng.standard_normal()))
+        return [LoopEdge(
+            older, keyframe.id, motion, LOOP_SIGMA_M, LOOP_SIGMA_RAD, scale, LOOP_SIGMA_SCALE)]
 
     def repose(self, poses: Mapping[int, Array]) -> None:
         """Take corrected poses, of which nothing here depends."""
