@@ -15,7 +15,7 @@
 """
 How well places are recognised, where the truth says which pictures show the same.
 
-Pictures at least `GAP` keyframes apart are a pair: of one place where each shows `SAME` of the
+Pictures at least `MIN_GAP` keyframes apart are a pair: of one place where each shows `SAME` of the
 other's surface. `found` is the share of pictures of an older place that have it among the
 candidates; `recall` the share of true pairs that geometry verifies, and that of those with `HALF`
 in common; `false` the verified ones, of true pairs and of all candidates, that are farther than
@@ -40,19 +40,19 @@ from benchmarks.evaluate import buildings
 from benchmarks.evaluate.__main__ import BAG_VARIABLE
 from benchmarks.evaluate.recorded import recorded
 from benchmarks.evaluate.simulated_backend import Faults, SimulatedBackend
+from benchmarks.evaluate.walks import OPTICAL
 from benchmarks.evaluate.worlds import INTRINSICS, PERIOD_NS, SIZE, START_NS, World
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe
 from mapanything_ros.core.local_features import extract, LocalFeatures
+from mapanything_ros.core.loop_closure import APART, CANDIDATES, MIN_GAP
 from mapanything_ros.core.loop_verification import LoopRefusedError, Match, verify
 from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary
 from mapanything_ros.sample.room import Room
 
 SEEDS = (0, 1, 2)
-GAP = 20
 SAME, HALF = 0.3, 0.5
 WRONG_M, WRONG_DEG = 0.25, 5.0
-CANDIDATES, APART = 3, 5
 # What a window's depth errs by once its scale is right.
 FAULTS = Faults(depth_noise=0.01, depth_bias=0.01)
 SURFACE = 0.05
@@ -112,7 +112,7 @@ def measure(name: str, world: World, seed: int) -> Figures:
     candidates = _candidates(features)
     true = {
         (older, newer) for older, newer in zip(*np.nonzero(shared >= SAME), strict=True)
-        if newer - older >= GAP}
+        if newer - older >= MIN_GAP}
     back = {newer for _, newer in true}
     found = sum(any((older, newer) in true for older in candidates[newer]) for newer in back)
     matches: dict[tuple[int, int], Match] = {}
@@ -187,21 +187,21 @@ def _laps(seed: int) -> Array:
     poses[:, 1, 3] = 2.0 + radius * np.sin(angles)
     poses[:, 2, 3] = 1.3 + rng.normal(0, 0.1, ROOM_KEYFRAMES)
     turns = np.column_stack([angles, rng.normal(0, 0.1, (ROOM_KEYFRAMES, 2))])
-    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
-    poses[:, :3, :3] = Rotation.from_euler('ZYX', turns).as_matrix() @ optical
+    poses[:, :3, :3] = Rotation.from_euler('ZYX', turns).as_matrix() @ OPTICAL
     return poses
 
 
 def _candidates(features: list[LocalFeatures]) -> dict[int, list[int]]:
     """Return the older pictures that look most like each, by a vocabulary of the first ones."""
-    vocabulary = Vocabulary(np.concatenate([each.unit_descriptors() for each in features[:GAP]]))
-    descriptors = [vocabulary.describe(each.unit_descriptors()) for each in features]
+    looks = [each.unit_descriptors() for each in features]
+    vocabulary = Vocabulary(np.concatenate(looks[:MIN_GAP]))
+    descriptors = [vocabulary.describe(each) for each in looks]
     recognition = PlaceRecognition(len(features))
     result = {}
     for number, descriptor in enumerate(descriptors):
         recognition.add(number, descriptor)
         result[number] = recognition.similar(
-            descriptor, range(number - GAP + 1), CANDIDATES, APART)
+            descriptor, range(number - MIN_GAP + 1), CANDIDATES, APART)
     return result
 
 

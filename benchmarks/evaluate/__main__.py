@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -31,7 +32,7 @@ import cv2
 from benchmarks.evaluate.claims import check
 from benchmarks.evaluate.figures import Figures, measure, record
 from benchmarks.evaluate.runs import DROPS_PERCENT, FAULTS, Run, SEEDS, table
-from benchmarks.evaluate.summary import by_row, Spread, summary
+from benchmarks.evaluate.summary import Spread, summary
 from benchmarks.evaluate.truth_error import truth_error
 from benchmarks.evaluate.window_errors import window_errors
 from benchmarks.evaluate.worlds import BUILDINGS, world
@@ -108,7 +109,7 @@ def _measured(runs: Sequence[Run], processes: int) -> list[tuple[Run, Figures]]:
     """Make all runs, and print a line for all seeds of each row."""
     print(COLUMNS)
     results: list[tuple[Run, Figures]] = []
-    seeds = {row: len(found) for row, found in by_row([(run, Figures()) for run in runs]).items()}
+    seeds = Counter(run.row for run in runs)
     # A core for each process, which wins over threads. Spawned: threads do not survive a fork.
     os.environ['OMP_NUM_THREADS'] = '1'
     with ProcessPoolExecutor(

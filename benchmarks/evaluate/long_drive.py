@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
-import resource
 import time
 
 import numpy as np
@@ -38,6 +37,7 @@ from benchmarks.evaluate.runs import TYPICAL
 from benchmarks.evaluate.simulated_backend import SimulatedBackend, STRIDE
 from benchmarks.evaluate.walks import OPTICAL
 from benchmarks.evaluate.worlds import PERIOD_NS, START_NS, World
+from benchmarks.map import resident_mib
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.errors import AlignmentError
@@ -185,12 +185,6 @@ class LongDrive:
         timed = self._seconds[-TIMED:]
         return Mark(keyframe, sum(timed) / len(timed), max(timed), resident_mib(),
                     error.position_rmse_m)
-
-
-def resident_mib() -> float:
-    """Return the memory that this process holds now (Linux)."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:

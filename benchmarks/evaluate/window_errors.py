@@ -62,8 +62,8 @@ def window_errors(name: str, faults: Faults, seeds: tuple[int, ...]) -> WindowEr
     """Compare a backend with odometry on every window of a world."""
     place = world(name)
     errors = []
-    for seed, indices in product(seeds, _windows(place)):
-        backend = SimulatedBackend(place, faults, seed)
+    backends = [SimulatedBackend(place, faults, seed) for seed in seeds]
+    for backend, indices in product(backends, _windows(place)):
         keyframes = [frame(place, index).keyframe(index) for index in indices]
         views = backend.infer(keyframes).views
         path = np.stack([view.world_from_camera for view in views])

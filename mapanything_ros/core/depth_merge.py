@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 
 from mapanything_ros.core.datatypes import Prediction
+from mapanything_ros.core.keyframe_points import FULL_WEIGHT
 
 # Depths of a pixel that differ by more, relative to their mean, contradict each other. Of recorded
 # pixels 0.3 % do without odometry, none with it; of 0.05, 2.5 % would. With windows 2 to 5 % off
@@ -28,7 +29,7 @@ from mapanything_ros.core.datatypes import Prediction
 # the same error; to keep the more confident of two that contradict makes it 1.25 times as large.
 CONTRADICTION = 0.1
 # What a pixel of no confidence weighs, as in the map.
-LEAST_WEIGHT = 1 / 256
+LEAST_WEIGHT = 1 / FULL_WEIGHT
 
 
 def merged(before: Prediction, after: Prediction) -> Prediction:

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import math
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.path_stretch import vector
 
 # A loop must hold to so many standard deviations, but never closer than this.
 GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
@@ -61,8 +61,8 @@ class LoopEdge:
         """
         motion = (
             np.linalg.inv(self.older_from_newer) @ np.linalg.inv(map_from_older) @ map_from_newer)
-        rotation = motion[:3, :3] / scale_of(motion)
-        return np.concatenate([Rotation.from_matrix(rotation).as_rotvec(), motion[:3, 3]])
+        motion[:3, :3] /= scale_of(motion)
+        return vector(motion)
 
     def fits(self, map_from_older: Array, map_from_newer: Array) -> bool:
         """Say whether poses satisfy the loop, within its gate."""

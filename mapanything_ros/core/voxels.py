@@ -48,13 +48,11 @@ def sum_voxels(
     ``xyz`` (N,3) floating, metres; ``rgb`` (N,3) and ``weight`` (N,) integers, the weight at
     least 1. Points that are not finite, or farther than a million voxels, are left out.
     """
-    key = voxel_keys(xyz, voxel_m)
-    inside = key >= 0
+    scaled, cell, inside = _located(xyz, voxel_m)
     if not inside.all():
-        xyz, rgb, weight, key = xyz[inside], rgb[inside], weight[inside], key[inside]
-    key, order = key.sort()
-    scaled = xyz / voxel_m
-    place = ((scaled - scaled.floor()) * PARTS).long()
+        scaled, cell, rgb, weight = scaled[inside], cell[inside], rgb[inside], weight[inside]
+    key, order = _keys(cell.long() + AXIS_OFFSET).sort()
+    place = ((scaled - cell) * PARTS).long()
     weight = weight.long()[:, None]
     values = torch.cat([weight, weight * place, weight * rgb.long()], dim=1)
     key, count = torch.unique_consecutive(key, return_counts=True)
@@ -65,8 +63,7 @@ def sum_voxels(
 
 def voxel_keys(xyz: torch.Tensor, voxel_m: float) -> torch.Tensor:
     """Return the keys (N,) int64 of the voxels of points (N,3), -1 for those left out."""
-    cell = (xyz / voxel_m).floor()
-    inside = (cell.abs() < AXIS_OFFSET).all(dim=1)  # false for nan, too
+    _, cell, inside = _located(xyz, voxel_m)
     return torch.where(inside, _keys(cell.long() + AXIS_OFFSET), -1)
 
 
@@ -78,6 +75,15 @@ def voxel_means(
     place = (sums[:, 1:4] / weight.double() + 0.5) / PARTS
     rgb = (sums[:, 4:] + weight // 2) // weight
     return ((_cells(key) - AXIS_OFFSET + place) * voxel_m).float(), rgb.byte()
+
+
+def _located(
+    xyz: torch.Tensor, voxel_m: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return points (N,3) in voxels, the voxels they are in, and which (N,) are near enough."""
+    scaled = xyz / voxel_m
+    cell = scaled.floor()
+    return scaled, cell, (cell.abs() < AXIS_OFFSET).all(dim=1)  # false for nan, too
 
 
 def _keys(cell: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,12 @@ def write_colmap(folder: Path, keyframes: KeyframeStore, cloud: PointCloud) -> N
 
 def _check(pycolmap: Any, folder: Path, model: Any) -> None:
     """Read a model back; COLMAP does not notice where a file was cut off."""
+    points = folder / 'points3D.bin'
     try:
+        if points.exists() and points.stat().st_size != _points_size(model):
+            # Reading it, pycolmap would take what lies behind the end for lengths of tracks:
+            # minutes, and all memory.
+            raise EOFError(points)
         read = pycolmap.Reconstruction(str(folder))
         same = (read.num_reg_images(), read.num_points3D(), read.compute_num_observations()) == (
             model.num_reg_images(), model.num_points3D(), model.compute_num_observations())
@@ -75,6 +80,12 @@ def _check(pycolmap: Any, folder: Path, model: Any) -> None:
         raise ExportError(f'{folder} could not be written whole: the disk may be full') from error
     if not same:
         raise ExportError(f'{folder} could not be written whole: the disk may be full')
+
+
+def _points_size(model: Any) -> int:
+    """Return the bytes of ``points3D.bin``: number; id, xyz, rgb, error and track of each."""
+    return (8 + (8 + 24 + 3 + 8 + 8) * model.num_points3D()
+            + 8 * model.compute_num_observations())
 
 
 def _observations(tracks: list[Track]) -> dict[int, list[Array]]:
