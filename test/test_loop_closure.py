@@ -351,6 +351,20 @@ def test_clear_forgets_the_places():
     assert run(loops, poses, views, range(LAP, COUNT)) == []
 
 
+def test_keyframes_that_were_forgotten_are_never_recognised_and_their_loops_are_gone():
+    poses, views = lap_and_a_half()
+    drifted, loops = drifting(poses), LoopClosure(CONFIG)
+    run(loops, drifted, views, range(LAP))
+    loops.forget([*range(8), 999])
+    edges = run(loops, drifted, views, range(LAP, COUNT))
+    assert edges, 'the others are still known'
+    assert min(edge.older for edge in edges) >= 8
+    assert_true(edges, poses)
+    assert loops._closed
+    loops.forget([edge.newer for edge in edges])
+    assert not loops._closed and not loops._waiting
+
+
 def test_a_map_that_was_moved_takes_its_places_along():
     poses, views = lap_and_a_half()
     moved = [camera([7.0, -3.0, 1.0], 2.0) @ pose for pose in poses]
@@ -375,3 +389,11 @@ def test_a_move_does_not_lengthen_the_path():
     loops.repose({number: shift @ pose for number, pose in enumerate([*poses[:2], far])})
     loops.add(Keyframe(3, 3, 'camera', rgb, K), blank, shift @ far)
     assert loops._path_m == pytest.approx(before_m)
+
+
+def test_a_keyframe_that_has_no_descriptor_yet_can_be_forgotten():
+    poses, views = lap_and_a_half()
+    loops = LoopClosure(CONFIG)
+    run(loops, poses, views, range(5))
+    loops.forget([2])
+    assert list(loops._places) == [0, 1, 3, 4]

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.core.loop_edge import LoopEdge, scale_of
+from mapanything_ros.core.estimation.similarity import scale_of
+from mapanything_ros.core.loop_edge import LoopEdge
 
 
 def rigid(turn, shift):

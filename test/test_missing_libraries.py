@@ -77,7 +77,8 @@ def test_the_node_loads_where_there_is_nothing_but_its_own_requirements():
 
 
 @pytest.mark.parametrize('name, library, requirements', [
-    ('mapanything_node', 'torch', 'node'),
+    *((name, library, 'node') for name in ('mapanything_node', 'reconstruct')
+      for library in ('torch', 'gtsam')),
     *((name, library, 'offline') for name in ('demo', 'evaluate', 'reconstruct', 'sample')
       for library in ('open3d', 'rosbags'))])
 def test_an_executable_says_what_is_missing_and_how_to_get_it(name, library, requirements):
@@ -98,13 +99,10 @@ def test_the_colmap_backend_names_pycolmap(monkeypatch):
         create_backend(Config(backend='colmap', device='cpu', colmap=ColmapConfig()))
 
 
-def test_loop_closure_names_open3d_and_nothing_else_does(monkeypatch):
+def test_the_node_closes_loops_without_open3d(monkeypatch):
     monkeypatch.setitem(sys.modules, 'open3d', None)
-    Reconstructor(Config(device='cpu'), ExactBackend())
-    with pytest.raises(MissingLibraryError, match=(
-            r'loop_closure\.enabled needs open3d, .*requirements/offline\.txt')):
-        Reconstructor(
-            Config(device='cpu', loop_closure=LoopClosureConfig(enabled=True)), ExactBackend())
+    config = Config(device='cpu', loop_closure=LoopClosureConfig(enabled=True))
+    assert 'loop_corrections' in Reconstructor(config, ExactBackend()).statistics()
 
 
 @pytest.mark.parametrize('name, library', [('colmap', 'pycolmap'), ('laz', 'lazrs')])

@@ -15,7 +15,6 @@
 """Transitions, services and windows in flight: no crash, no hang, nothing of an old map."""
 
 import gc
-import sys
 import threading
 import weakref
 
@@ -375,14 +374,6 @@ def test_a_backend_that_cannot_be_loaded(start, monkeypatch, capfd, error):
         patch.setattr('mapanything_ros.ros.node.create_backend', refuse)
         assert not robot.change_state('configure')
     assert str(error) in capfd.readouterr().err, 'the reason is logged'
-    assert state_of(robot) == UNCONFIGURED
-
-
-def test_loops_without_what_corrects_them_are_refused_with_the_reason(start, monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, 'open3d', None)
-    robot = start({'loop_closure.enabled': True}, activate=False)
-    assert not robot.change_state('configure')
-    assert 'cannot configure: loop_closure.enabled needs open3d' in capfd.readouterr().err
     assert state_of(robot) == UNCONFIGURED
 
 

@@ -351,8 +351,8 @@ def told(seen: Seen, odometry: float, depth: float) -> Seen:
     ({**ODOMETRY, **DEPTH}, 1.0, 1.0, 1.0),
     ({**DEPTH, 'ignore_depth_scale_inputs': True}, 1.0, 0.8, 1.1),
     ({**DEPTH, 'ignore_depth_inputs': True}, 1.0, 0.8, 1.1),
-    ({**ODOMETRY, 'ignore_pose_scale_inputs': True}, 1.2, 1.0, 1.1),
-    ({**ODOMETRY, 'ignore_pose_inputs': True}, 1.2, 1.0, 1.1),
+    ({**ODOMETRY, 'ignore_pose_scale_inputs': True, 'pose_use': 'prior'}, 1.2, 1.0, 1.1),
+    ({**ODOMETRY, 'ignore_pose_inputs': True, 'pose_use': 'prior'}, 1.2, 1.0, 1.1),
 ])
 def test_the_scale_is_that_of_the_inputs_else_the_networks(
     launch, world, parameters, odometry, depth, scale,

@@ -88,13 +88,14 @@ def test_drift_of_odometry_is_corrected(start_with_tree):
     robot.move_to(seen, drifted(4))
     robot.tick(seen.stamp_ns)
     truth = ODOM_FROM_WORLD @ seen.world_from_camera
-    assert np.allclose(tree.map_from(FRAME, seen.stamp_ns), truth, atol=1e-6)
+    # At first nobody knows how much better than odometry the windows are.
+    assert np.allclose(tree.map_from(FRAME, seen.stamp_ns), truth, atol=0.03)
     odom_from_camera = drifted(4) @ seen.world_from_camera
     assert np.linalg.norm((odom_from_camera - truth)[:3, 3]) > 0.1, 'there was drift'
     path = robot.path(5)
     for pose, each in zip(path.poses, all_seen, strict=True):
         found = matrix_of(pose.pose.position, pose.pose.orientation)
-        assert np.allclose(found, ODOM_FROM_WORLD @ each.world_from_camera, atol=1e-6)
+        assert np.allclose(found, ODOM_FROM_WORLD @ each.world_from_camera, atol=0.03)
 
 
 def test_map_to_odom_is_sent_steadily_and_never_backwards(start_with_tree):
@@ -127,7 +128,8 @@ def test_after_reset_the_map_lies_on_odometry_again(start_with_tree):
     at_ns = robot.next_stamp()
     robot.tick(at_ns)
     correction = ODOM_FROM_WORLD @ np.linalg.inv(drifted(2))
-    assert np.allclose(tree.map_from('odom', at_ns), correction, atol=1e-6)
+    assert np.allclose(tree.map_from('odom', at_ns), correction, atol=0.05)
+    assert not np.allclose(tree.map_from('odom', at_ns), np.eye(4), atol=0.02)
     assert robot.trigger('reset').success
     at_ns = robot.next_stamp()
     robot.tick(at_ns)
@@ -294,8 +296,9 @@ def test_each_camera_has_its_own_parent(start_with_tree):
         for number, (look, frame) in enumerate(zip(seen, frames, strict=True))]
     first = np.linalg.inv(seen[0].world_from_camera)
     views = tuple(robot.backend._predict(keyframe, first) for keyframe in keyframes)
+    poses = {view.keyframe_id: view.world_from_camera for view in views}
     robot.node._tf_output.send_keyframes(
-        Submap(views, Scale('model'), np.eye(4), new_ids=frozenset(range(4))), keyframes)
+        Submap(views, Scale('model'), poses, new_ids=frozenset(range(4))), keyframes)
     robot.wait_for(lambda: len(tree.sent()) == 4, 'both cameras')
     assert tree.parents() == {'free': {'map'}, 'head': {'map'}, 'on_head': {'head'}}
 

@@ -39,7 +39,8 @@ KEYS = {
 }
 # These have no key that a release may use, and come from requirements/.
 FROM_PIP = {
-    'huggingface_hub', 'laspy', 'lazrs', 'open3d', 'plotly', 'pycolmap', 'rosbags', 'torch'}
+    'gtsam', 'huggingface_hub', 'laspy', 'lazrs', 'open3d', 'plotly', 'pycolmap', 'rosbags',
+    'torch'}
 # These are extras of setup.py: what needs one says so where it is missing.
 OPTIONAL = {'rerun': 'rerun-sdk'}
 

@@ -136,8 +136,8 @@ def test_two_runs_are_equal_to_the_byte(tmp_path, run):
 
 
 @pytest.mark.parametrize('more', [
-    {}, {'pose_use': 'prior', 'alignment.model': 'se3', 'loop_closure.enabled': True},
-    {'pose_source': 'none', 'alignment.model': 'sim3', 'map.max_points': 3000}])
+    {}, {'pose_use': 'prior', 'loop_closure.enabled': True},
+    {'pose_source': 'none', 'map.max_points': 3000}])
 def test_the_map_is_that_of_the_node_fed_with_the_same_keyframes(tmp_path, run, start, more):
     robot = start({
         'pose_source': 'tf', 'tf.odom_frame': 'odom', 'tf.base_frame': 'base',

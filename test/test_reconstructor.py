@@ -15,12 +15,13 @@
 from dataclasses import replace
 import threading
 
+from helpers import BODY_FROM_OPTICAL
 import numpy as np
 import pytest
 import torch
 
 from mapanything_ros.core.backends.backend import Backend
-from mapanything_ros.core.config import Config, from_values, WindowConfig
+from mapanything_ros.core.config import Config, from_values, LoopClosureConfig, WindowConfig
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import (
     ExportError,
@@ -28,7 +29,12 @@ from mapanything_ros.core.errors import (
     ReconstructionError,
     WindowTooLargeError,
 )
+from mapanything_ros.core.estimation.similarity import scale_of
+from mapanything_ros.core.loop_edge import LoopEdge
 from mapanything_ros.core.reconstructor import Reconstructor, REST_NS
+from mapanything_ros.core.voxel_map import VoxelMap
+from mapanything_ros.offline.notices import Notices
+from mapanything_ros.offline.reconstruction import Reconstruction
 
 RGB = np.full((8, 8, 3), 50, np.uint8)
 K = np.array([[8.0, 0, 3.5], [0, 8, 3.5], [0, 0, 1]])
@@ -351,3 +357,267 @@ def test_a_restart_does_not_wait_for_the_map_and_is_done_before_the_next_window(
     # Nobody has cleared the map in between.
     reconstructor.process(window)
     assert mapped(reconstructor) == [10, 11, 12]
+
+
+class GivenLoops:
+    """Stands for LoopClosure: gives these loops when their newer keyframe comes, and is strict."""
+
+    def __init__(self, loops=()):
+        self.waiting = list(loops)
+        # Of each keyframe its segment and map_from_view.
+        self.places = {}
+
+    def add(self, keyframe, view, map_from_camera, segment):
+        assert keyframe.id == view.keyframe_id and keyframe.id not in self.places
+        np.testing.assert_allclose(
+            map_from_camera[:3, :3] @ map_from_camera[:3, :3].T, np.eye(3), atol=1e-9)
+        self.places[keyframe.id] = segment, map_from_camera
+        given = [edge for edge in self.waiting if edge.newer == keyframe.id]
+        assert all(edge.older in self.places for edge in given)
+        self.waiting = [edge for edge in self.waiting if edge not in given]
+        return given
+
+    def repose(self, poses, segments=None):
+        for number, pose in poses.items():
+            segment, _ = self.places[number]
+            self.places[number] = (segments or {}).get(number, segment), pose
+
+    def forget(self, numbers):
+        for number in numbers:
+            del self.places[number]
+
+    def clear(self):
+        self.places.clear()
+
+    def statistics(self):
+        return {'loop_closed': 0}
+
+
+class GappyBackend(WallBackend):
+    """Sees the wall without knowing metres; from keyframe 8 on all is larger."""
+
+    def __init__(self, larger=1.0):
+        super().__init__()
+        self.larger = larger
+        # Keyframes that a window sees elsewhere, by the first of the window.
+        self.wrong = {}
+
+    def statistics(self):
+        return {}
+
+    def infer(self, keyframes):
+        window = super().infer(keyframes)
+        factor = self.larger if keyframes[0].id >= 8 else 1.0
+        views = []
+        for view in window.views:
+            pose = view.world_from_camera.copy()
+            pose[:3, 3] *= factor
+            if self.wrong.get(keyframes[0].id) == view.keyframe_id:
+                pose[:3, 3] += 0.7
+            views.append(replace(
+                view, depth_m=factor * view.depth_m, world_from_camera=pose))
+        return replace(window, views=tuple(views), scale=Scale('none'))
+
+
+def without_odometry(backend, loops=(), **values):
+    """Give a reconstructor that chooses keyframes by odometry and knows nothing else of it."""
+    config = from_values(Config, {
+        'pose_source': 'tf', 'pose_use': 'prior', 'tf.odom_frame': 'odom', 'window.size': 4,
+        'window.overlap': 2, 'keyframes.min_translation_m': 0.1, 'keyframes.min_sharpness': 0.0,
+        'map.min_views': 1, 'map.voxel_m': 0.01, 'loop_closure.enabled': True, **values})
+    reconstructor = Reconstructor(config, backend)
+    reconstructor._loops = GivenLoops(loops)
+    return reconstructor
+
+
+def unposed(number):
+    """Give a frame whose keyframe has no odometry."""
+    whole = frame(number)
+    return replace(
+        whole, keyframe=lambda number: replace(whole.keyframe(number), odom_from_camera=None))
+
+
+def go(reconstructor, numbers):
+    submaps = []
+    for number in numbers:
+        assert reconstructor.add(unposed(number)).accepted
+        if window := reconstructor.take():
+            submaps.append(reconstructor.process(window))
+    return submaps
+
+
+def go_with_a_gap(reconstructor, backend, last):
+    """Lose the windows that would tie keyframes 0 to 7 to those from 8 on."""
+    submaps = go(reconstructor, range(8))
+    backend.failure = ReconstructionError('on purpose')
+    for number in (8, 9, 10):
+        reconstructor.add(unposed(number))
+        if window := reconstructor.take():
+            with pytest.raises(ReconstructionError):
+                reconstructor.process(window)
+    backend.failure = None
+    return submaps + go(reconstructor, range(11, last + 1))
+
+
+def views_of(reconstructor):
+    """Give what the map is told of each keyframe, as it is told."""
+    views, insert = {}, reconstructor._map.insert
+
+    def listen(view, map_from_camera):
+        views[view.keyframe_id] = view
+        insert(view, map_from_camera)
+
+    reconstructor._map.insert = listen
+    return views
+
+
+def assert_map_follows(reconstructor, views):
+    """Check that all points are within half a voxel of their poses, and no others are there."""
+    poses, voxels = reconstructor.map_from_views(), reconstructor._map
+    half_m = 0.5 * reconstructor._config.map.voxel_m
+    shown = {number for number, placed in voxels._keyframes.items() if placed.shown}
+    assert shown == poses.keys()
+    for number, pose in poses.items():
+        assert voxels._keyframes[number].moves_m(pose) <= half_m
+    # Without a tolerance it is to the bit the map that is built afresh.
+    voxels.repose(poses)
+    afresh = VoxelMap(reconstructor._config.map)
+    for number, pose in poses.items():
+        afresh.insert(views[number], pose)
+    found, expected = voxels.points(), afresh.points()
+    assert len(expected) > 100
+    np.testing.assert_array_equal(found.xyz, expected.xyz)
+    np.testing.assert_array_equal(found.rgb, expected.rgb)
+    # Places are known where the map has them.
+    for number, pose in poses.items():
+        np.testing.assert_allclose(reconstructor._loops.places[number][1], pose, atol=1e-9)
+
+
+def assert_true_path(reconstructor, numbers):
+    """Check that the camera moves along the wall, and looks along the map's x."""
+    assert mapped(reconstructor) == list(numbers)
+    for stamp_ns, map_from_camera in reconstructor.trajectory():
+        np.testing.assert_allclose(
+            map_from_camera, BODY_FROM_OPTICAL @ pose(stamp_ns), atol=1e-3)
+
+
+def between(older, newer, larger=1.0, sigma=0.001):
+    """Give the true loop between two keyframes; ``larger`` is the newer one's unit."""
+    return LoopEdge(
+        older, newer, np.linalg.inv(pose(older)) @ pose(newer), sigma, sigma, larger, sigma)
+
+
+def test_where_the_path_breaks_the_map_begins_anew_and_the_old_one_is_kept():
+    backend = GappyBackend()
+    reconstructor = without_odometry(backend)
+    views = views_of(reconstructor)
+    submaps = go_with_a_gap(reconstructor, backend, 13)
+    assert [submap.new_segment for submap in submaps] == [True, False, False, True, False]
+    assert reconstructor.statistics()['segments'] == 2
+    assert mapped(reconstructor) == list(range(8, 14))
+    assert_map_follows(reconstructor, views)
+    assert sorted(reconstructor._map._keyframes) == list(range(14))
+    assert {n: segment for n, (segment, _) in reconstructor._loops.places.items()} == {
+        n: 1 if n < 8 else 2 for n in range(14)}
+
+
+@pytest.mark.parametrize('larger', [1.0, 2.5])
+def test_places_that_both_have_seen_join_two_segments_to_one_map(larger):
+    backend = GappyBackend(larger)
+    loops = [between(older, newer, larger) for older, newer in ((0, 12), (4, 13), (7, 13))]
+    reconstructor = without_odometry(backend, loops)
+    views = views_of(reconstructor)
+    joining = go_with_a_gap(reconstructor, backend, 13)[-1]
+    assert joining.moved and not joining.new_segment
+    assert_true_path(reconstructor, range(14))
+    # The wall is as far away as the first segment has it.
+    for number, view in views.items():
+        scale = scale_of(reconstructor.map_from_views()[number])
+        assert scale * float(view.depth_m.median()) == pytest.approx(2.0, rel=1e-3), number
+    for view in joining.views:
+        assert float(view.depth_m.median()) == pytest.approx(2.0, rel=1e-3)
+        np.testing.assert_allclose(
+            joining.map_from_camera(view), BODY_FROM_OPTICAL @ pose(view.keyframe_id), atol=1e-3)
+    assert_map_follows(reconstructor, views)
+    assert {segment for segment, _ in reconstructor._loops.places.values()} == {1}
+    np.testing.assert_allclose(reconstructor.map_points().xyz[:, 0], 2.0, atol=0.01)
+    # What comes then is part of the whole.
+    go(reconstructor, range(14, 18))
+    assert_true_path(reconstructor, range(18))
+    assert_map_follows(reconstructor, views)
+    assert reconstructor.statistics()['segments'] == 2
+
+
+def test_a_reset_forgets_segments_that_were_hidden():
+    backend = GappyBackend()
+    reconstructor = without_odometry(backend)
+    go_with_a_gap(reconstructor, backend, 13)
+    reconstructor.reset()
+    assert not reconstructor._map._keyframes and not reconstructor._loops.places
+    go(reconstructor, range(14, 18))
+    assert mapped(reconstructor) == list(range(14, 18))
+
+
+def test_a_loop_moves_the_map_with_the_path():
+    """Windows say 1.8 m from keyframe 0 to 9, and the loop 2 m, also when the next one comes."""
+    reconstructor = without_odometry(GappyBackend(), [
+        LoopEdge(0, 9, pose(10), 0.001, 0.001, 1.0, 0.001)])
+    views = views_of(reconstructor)
+    submaps = go(reconstructor, range(12))
+    assert [submap.moved for submap in submaps] == [False, False, False, True, False]
+    path = dict(reconstructor.trajectory())
+    assert np.linalg.norm(path[9][:3, 3] - path[0][:3, 3]) == pytest.approx(2.0, abs=0.03)
+    assert_map_follows(reconstructor, views)
+
+
+def contradicted():
+    """Give a reconstructor of which two windows contradict each other about keyframe 3."""
+    backend = GappyBackend()
+    backend.wrong = {2: 3}
+    reconstructor = without_odometry(backend, **{'window.size': 5, 'window.overlap': 3})
+    return reconstructor, backend
+
+
+def test_a_keyframe_that_windows_contradict_each_other_about_leaves_map_and_path():
+    reconstructor, _ = contradicted()
+    views = views_of(reconstructor)
+    first, second = go(reconstructor, range(7))
+    assert 3 in first.new_ids and not first.gone
+    assert second.gone == {3} and 3 not in second.poses and '1 of 5' in second.warning
+    assert mapped(reconstructor) == [0, 1, 2, 4, 5, 6]
+    assert 3 not in reconstructor.map_from_views()
+    assert sorted(reconstructor._map._keyframes) == [0, 1, 2, 4, 5, 6]
+    assert sorted(reconstructor._loops.places) == [0, 1, 2, 4, 5, 6]
+    assert_map_follows(reconstructor, views)
+    go(reconstructor, range(7, 11))
+    assert_true_path(reconstructor, [0, 1, 2, *range(4, 11)])
+
+
+class Frames:
+    """A source of frames without odometry."""
+
+    kind, total, read = 'bag', 7, 7
+
+    def frames(self):
+        return (unposed(number) for number in range(7))
+
+    def selector(self):
+        return None
+
+    def name(self, stamp_ns):
+        return f'{stamp_ns}.jpg'
+
+
+def test_a_keyframe_that_windows_contradict_each_other_about_leaves_the_store(tmp_path):
+    reconstructor, backend = contradicted()
+    config = replace(reconstructor._config, loop_closure=LoopClosureConfig(enabled=False))
+    said = []
+    made = Reconstruction(config, backend, Frames(), tmp_path, Notices(said.append)).run(
+        lambda: False, lambda progress: None)
+    assert made.keyframes.ids() == [0, 1, 2, 4, 5, 6]
+    assert sorted(path.name for path in (tmp_path / 'keyframes').glob('*.npz')) == [
+        f'{number:06d}.npz' for number in (0, 1, 2, 4, 5, 6)]
+    assert any('contradict it' in text for text in said)
+    for stamp_ns, map_from_camera in made.keyframes.trajectory():
+        np.testing.assert_allclose(
+            map_from_camera, BODY_FROM_OPTICAL @ pose(stamp_ns), atol=1e-3)

@@ -12,98 +12,127 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""The first guess of where a window is: right where most of its views are."""
+
 import numpy as np
-import open3d as o3d
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.core.registration import fit_rigid, Pairs, register
+from mapanything_ros.core.estimation.registration import register
+from mapanything_ros.core.estimation.similarity import difference, scale_of, stretched
 
-TRUE = np.eye(4)
-TRUE[:3, :3] = Rotation.from_euler('xyz', [0.4, -0.7, 1.1]).as_matrix()
-TRUE[:3, 3] = [1.0, -2.0, 0.5]
-
-
-def moved(points, transform=TRUE):
-    return points @ transform[:3, :3].T + transform[:3, 3]
+DEPTH = 3.0
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(7)
+def pose(number):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('xyz', [0.2, 0.1 * number, -0.1]).as_matrix()
+    matrix[:3, 3] = [0.3 * number, 0.1 * np.sin(number), 1.0]
+    return matrix
 
 
-def pairs_of(source, target, weight=None):
-    count = len(source)
-    return Pairs(
-        source, target, np.ones(count) if weight is None else weight, np.full(count, 0.1))
+def moved(number, x_m=0.0, yaw_deg=0.0):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('z', yaw_deg, degrees=True).as_matrix()
+    matrix[0, 3] = x_m
+    return pose(number) @ matrix
 
 
-def angle_deg(transform):
-    return np.degrees(Rotation.from_matrix(transform[:3, :3]).magnitude())
+def disturbed(pose, rng, turn, place):
+    error = np.eye(4)
+    error[:3, :3] = Rotation.from_rotvec(turn * rng.standard_normal(3)).as_matrix()
+    error[:3, 3] = place * rng.standard_normal(3)
+    return pose @ error
 
 
-def test_a_weighted_fit_equals_scipys(random):
-    source = random.normal(size=(50, 3))
-    target = moved(source) + random.normal(scale=0.05, size=(50, 3))
-    weight = random.uniform(0.1, 2.0, 50)
-    found = fit_rigid(source, target, weight)
-    centre, goal = (np.average(p, axis=0, weights=weight) for p in (source, target))
-    expected, _ = Rotation.align_vectors(target - goal, source - centre, weights=weight)
-    np.testing.assert_allclose(found[:3, :3], expected.as_matrix(), atol=1e-12)
-    np.testing.assert_allclose(found[:3, 3], goal - expected.apply(centre), atol=1e-12)
+def truth(scale):
+    """Return a ``map_from_world``."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('xyz', [0.4, -0.7, 1.1]).as_matrix()
+    matrix[:3, 3] = [1.0, -2.0, 0.5]
+    return stretched(matrix, scale)
 
 
-def test_a_fit_is_never_a_mirror():
-    source = np.eye(3)
-    found = fit_rigid(source, source * [1.0, 1.0, -1.0], np.ones(3))
-    assert np.linalg.det(found[:3, :3]) == pytest.approx(1.0)
+def views_of(poses, map_from_world):
+    """Return how a window sees poses, rigid and in its own unit."""
+    world_from_map = np.linalg.inv(map_from_world)
+    return {
+        number: stretched(world_from_map @ pose, scale_of(map_from_world))
+        for number, pose in poses.items()}
 
 
-@pytest.mark.parametrize('share', [0.0, 0.2, 0.4])
-def test_wrong_pairs_do_not_pull(random, share):
-    source = random.uniform(-2, 2, (500, 3))
-    target = moved(source) + random.normal(scale=0.01, size=(500, 3))
-    wrong = random.random(500) < share
-    target[wrong] += random.normal(scale=2.0, size=(wrong.sum(), 3)) + 1.0
-    bad = TRUE.copy()
-    bad[:3, 3] += 3.0
-    found = register(pairs_of(source, target), [bad, TRUE])
-    error = found.target_from_source @ np.linalg.inv(TRUE)
-    assert angle_deg(error) < 0.1
-    assert np.linalg.norm(error[:3, 3]) < 0.005
-    assert found.inliers == pytest.approx(1 - share, abs=0.05)
-    # What Open3D makes of the same inliers.
-    right = np.flatnonzero(~wrong)
-    there = o3d.pipelines.registration.TransformationEstimationPointToPoint()
-    expected = there.compute_transformation(
-        o3d.geometry.PointCloud(o3d.utility.Vector3dVector(source)),
-        o3d.geometry.PointCloud(o3d.utility.Vector3dVector(target)),
-        o3d.utility.Vector2iVector(np.stack([right, right], axis=1).astype(np.int32)))
-    np.testing.assert_allclose(found.target_from_source, expected, atol=2e-3)
+@pytest.mark.parametrize('scale', [1.0, 0.04, 25.0])
+def test_a_window_is_found_where_it_is_whatever_its_unit(scale):
+    poses = {number: pose(number) for number in range(5)}
+    # The guess of the scale is not asked.
+    found = register(views_of(poses, truth(scale)), poses, DEPTH / scale, None)
+    np.testing.assert_allclose(found, truth(scale), rtol=1e-9, atol=1e-9)
 
 
-def test_a_guess_near_enough_is_refined(random):
-    source = random.uniform(-2, 2, (200, 3))
-    guess = TRUE.copy()
-    guess[:3, 3] += 0.05
-    found = register(pairs_of(source, moved(source)), [guess])
-    np.testing.assert_allclose(found.target_from_source, TRUE, atol=1e-6)
-    assert found.inliers == 1.0
-    assert found.residual_m < 1e-6
+@pytest.mark.parametrize('wrong', [
+    {2: moved(2, x_m=3.0)}, {0: moved(0, yaw_deg=90.0)},
+    {0: moved(0, x_m=-9.0), 5: moved(5, x_m=9.0, yaw_deg=180.0)}], ids=['shift', 'turn', 'two'])
+def test_wrong_views_do_not_pull(wrong):
+    views = views_of({number: pose(number) for number in range(6)} | wrong, truth(2.0))
+    poses = {number: pose(number) for number in range(6)}
+    found = register(views, poses, DEPTH / 2.0, None)
+    np.testing.assert_allclose(found, truth(2.0), rtol=1e-9, atol=1e-9)
 
 
-def test_nothing_that_meets_is_no_inlier_and_an_infinite_residual(random):
-    source = random.uniform(-2, 2, (20, 3))
-    found = register(pairs_of(source, random.uniform(90, 99, (20, 3))[::-1] * 7), [TRUE])
-    assert found.inliers < 0.2
+def test_views_that_err_a_little_give_a_guess_that_errs_a_little():
+    """A quarter of a degree and 2 cm each: the guess is within two degrees and 10 cm."""
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        seen = {
+            number: disturbed(pose(number), rng, np.radians(0.25), 0.02) for number in range(6)}
+        poses = {number: pose(number) for number in range(6)}
+        error = difference(truth(2.0), register(
+            views_of(seen, truth(2.0)), poses, DEPTH / 2.0, None))
+        assert np.degrees(np.linalg.norm(error[:3])) < 2.0
+        # In the window's unit, at its origin, 2 m from the cameras.
+        assert np.linalg.norm(error[3:6]) < 0.1 and abs(error[6]) < 0.1, error
 
 
-def test_weight_counts_and_not_numbers(random):
-    """Hold 300 pairs of one opinion against 3 of another that weigh more."""
-    source = random.uniform(-2, 2, (303, 3))
-    shift = np.zeros((303, 3))
-    shift[:300] = [0.5, 0.0, 0.0]
-    weight = np.r_[np.full(300, 1.0), np.full(3, 1000.0)]
-    found = register(pairs_of(source, source + shift, weight), [np.eye(4)])
-    np.testing.assert_allclose(found.target_from_source[:3, 3], 0.0, atol=5e-3)
+def test_only_what_both_know_is_compared():
+    poses = {number: pose(number) for number in (2, 3, 7)}
+    views = views_of({number: pose(number) for number in (1, 2, 3, 4)}, truth(2.0))
+    np.testing.assert_allclose(
+        register(views, poses, DEPTH / 2.0, None), truth(2.0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('numbers', [[3], [3, 4, 5]], ids=['alone', 'turning'])
+def test_where_no_distance_tells_the_scale_the_given_one_is_taken(numbers):
+    poses = {number: pose(number) for number in numbers}
+    for place in poses.values():
+        place[:3, 3] = pose(3)[:3, 3]
+    views = views_of(poses, truth(2.0))
+    found = register(views, poses, DEPTH / 2.0, None, 2.0)
+    np.testing.assert_allclose(found, truth(2.0), rtol=1e-9, atol=1e-9)
+    # The camera stays where it is, and what it sees is three times as large.
+    larger = register(views, poses, DEPTH / 2.0, None, 6.0)
+    assert scale_of(larger) == pytest.approx(6.0)
+    for number in numbers:
+        np.testing.assert_allclose(
+            stretched(larger @ stretched(views[number], 1.0), 1 / 6.0)[:3, :3],
+            poses[number][:3, :3], atol=1e-9)
+
+
+def test_short_distances_say_nothing_about_scale():
+    """Two centimetres, of which noise is one, where things are 3 m away."""
+    poses = {0: pose(0), 1: moved(0, x_m=0.02)}
+    views = {0: pose(0), 1: moved(0, x_m=0.04)}
+    assert scale_of(register(views, poses, DEPTH, None, 1.1)) == pytest.approx(1.1)
+
+
+def test_the_scale_of_poses_does_not_matter():
+    """A pose has odometry's unit; where its camera is, and how turned, is all that is asked."""
+    poses = {number: stretched(pose(number), 0.5 + number) for number in range(4)}
+    views = views_of({number: pose(number) for number in range(4)}, truth(2.0))
+    np.testing.assert_allclose(
+        register(views, poses, DEPTH / 2.0, None), truth(2.0), rtol=1e-9, atol=1e-9)
+
+
+def test_a_scale_that_is_known_is_kept_whatever_distances_say():
+    poses = {number: pose(number) for number in range(4)}
+    views = views_of(poses, truth(2.0))
+    assert scale_of(register(views, poses, DEPTH / 2.0, 3.0)) == pytest.approx(3.0)

@@ -59,6 +59,13 @@ def shifted(x, y=0.0, z=0.0):
     return pose
 
 
+def turned(angle):
+    """Give map_from_camera of a camera that is turned about its y axis, radians."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec([0, angle, 0]).as_matrix()
+    return pose
+
+
 def bumpy(number):
     """Give a keyframe that sees a surface of its own."""
     rng = np.random.default_rng(number)
@@ -147,6 +154,67 @@ def test_reposing_gives_to_the_bit_the_map_that_inserting_there_gives(moved):
     assert len(before) != len(voxels.points())
     voxels.repose(poses)
     assert_same(voxels.points(), before)
+
+
+@pytest.mark.parametrize('gone', [[3], [0, 1, 2, 5, 6]], ids=['one', 'most'])
+def test_what_is_forgotten_is_out_of_the_map_to_the_bit_and_does_not_come_back(gone):
+    poses = {number: path(number) for number in range(8)}
+    rest = {number: pose for number, pose in poses.items() if number not in gone}
+    voxels = filled(FINE, poses)
+    voxels.hide([gone[0]])
+    voxels.forget([*gone, 99])
+    voxels.repose({number: at(0.3) for number in gone})
+    voxels.show(gone)
+    fresh = filled(FINE, rest)
+    assert_same(voxels.points(), fresh.points())
+    assert voxels._points == fresh._points and len(voxels) == len(fresh)
+    voxels.insert(bumpy(gone[0]), poses[gone[0]])
+    assert_same(voxels.points(), filled(FINE, {**rest, gone[0]: poses[gone[0]]}).points())
+
+
+def test_what_moves_by_no_more_than_the_tolerance_stays_where_it_is_to_the_bit():
+    poses = {number: path(number) for number in range(4)}
+    voxels = filled(FINE, poses)
+    voxels.updates()
+    there = {
+        0: shifted(0.04) @ poses[0], 1: shifted(0.06) @ poses[1],
+        # The farthest point is 2.7 m away.
+        2: poses[2] @ turned(0.01), 3: poses[3] @ turned(0.04)}
+    voxels.repose(there, 0.05)
+    assert_same(voxels.points(), filled(
+        FINE, {0: poses[0], 1: there[1], 2: poses[2], 3: there[3]}).points())
+    voxels.updates()
+    voxels.repose({0: poses[0], 2: poses[2]}, 0.05)
+    assert len(voxels.updates()) == 0
+
+
+def test_small_moves_add_up_until_they_are_more_than_the_tolerance():
+    voxels = filled(FINE, {0: np.eye(4), 1: np.eye(4)})
+    for step in (1, 2):
+        voxels.repose({0: shifted(0.02 * step), 1: shifted(0.02 * step)}, 0.05)
+        assert_same(voxels.points(), filled(FINE, {0: np.eye(4), 1: np.eye(4)}).points())
+    voxels.repose({0: shifted(0.06)}, 0.05)
+    assert_same(voxels.points(), filled(FINE, {0: shifted(0.06), 1: np.eye(4)}).points())
+
+
+def test_nothing_is_farther_from_where_it_belongs_than_the_tolerance():
+    rng = np.random.default_rng(0)
+    seen = bumpy(0)
+    points = seen.points_in_camera()[seen.mask].double().numpy()
+    stayed = 0
+    for _ in range(200):
+        pose = np.eye(4)
+        size = rng.uniform(0, 0.03)
+        pose[:3, :3] = rng.normal(1, size / 3) * Rotation.from_rotvec(
+            rng.normal(0, size / 3, 3)).as_matrix()
+        pose[:3, 3] = rng.normal(0, size, 3)
+        voxels = filled(FINE, {0: np.eye(4)})
+        voxels.repose({0: pose}, 0.05)
+        if voxels._keyframes[0].map_from_camera is not pose:
+            moved_m = np.linalg.norm(points @ pose[:3, :3].T + pose[:3, 3] - points, axis=1)
+            assert moved_m.max() <= 0.05
+            stayed += 1
+    assert 20 < stayed < 180
 
 
 def test_reposing_moves_points_with_their_camera():

@@ -35,8 +35,7 @@ from mapanything_ros.ros.worker import Worker
 DEADLINE_S = 60.0
 CONFIG = from_values(Config, {
     'tf.odom_frame': 'odom', 'window.size': 4, 'window.overlap': 2, 'map.voxel_m': 0.05,
-    'keyframes.min_translation_m': 0.15, 'keyframes.min_sharpness': 0.0, 'map.min_views': 1,
-    'alignment.model': 'sim3'})
+    'keyframes.min_translation_m': 0.15, 'keyframes.min_sharpness': 0.0, 'map.min_views': 1})
 FAULTS = Faults(
     scale=0.1, rotation_deg=0.1, translation=0.01, depth_noise=0.01, depth_bias=0.01,
     outlier_windows=0.1, garbage_views=0.02)

@@ -108,7 +108,7 @@ def _drops(results: Results) -> Iterator[str]:
     shares = []
     for run, figures in results:
         whole = by_run.get(replace(run, drops_percent=0))
-        if run.drops_percent and run.one_scale and run.with_odometry and whole:
+        if run.drops_percent and run.ours and run.with_odometry and whole:
             expected_m = math.hypot(
                 whole.position_m, math.sqrt(figures.gaps) * figures.odometry_m)
             shares.append(figures.position_m / expected_m)

@@ -22,7 +22,7 @@ of 108 pixels and a map of next to nothing, so that time and memory are those of
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
@@ -87,7 +87,9 @@ class GivenLoops:
         self._index = {int(stamp_ns): index for index, stamp_ns in enumerate(world.stamps_ns)}
         self._given = 0
 
-    def add(self, keyframe: Keyframe, view: Prediction, map_from_camera: Array) -> list[LoopEdge]:
+    def add(
+        self, keyframe: Keyframe, view: Prediction, map_from_camera: Array, segment: int,
+    ) -> list[LoopEdge]:
         """Return the loops of a new keyframe."""
         index = self._index[keyframe.stamp_ns]
         self._keyframes[index] = keyframe.id
@@ -105,8 +107,15 @@ class GivenLoops:
         return [LoopEdge(
             older, keyframe.id, motion, LOOP_SIGMA_M, LOOP_SIGMA_RAD, scale, LOOP_SIGMA_SCALE)]
 
-    def repose(self, poses: Mapping[int, Array]) -> None:
+    def repose(
+        self, poses: Mapping[int, Array], segments: Mapping[int, int] | None = None,
+    ) -> None:
         """Take corrected poses, of which nothing here depends."""
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget keyframes, by id."""
+        self._keyframes = {
+            index: number for index, number in self._keyframes.items() if number not in numbers}
 
     def clear(self) -> None:
         """Forget the keyframes."""
@@ -145,7 +154,7 @@ def estimator(world: World, backend: SimulatedBackend, loops: bool, seed: int) -
         'map.max_points': 1000, 'loop_closure.enabled': loops})
     reconstructor = Reconstructor(config, backend)
     if reconstructor._loops:
-        reconstructor._loops._closure = GivenLoops(world, seed)  # type: ignore[assignment]
+        reconstructor._loops = GivenLoops(world, seed)  # type: ignore[assignment]
     return reconstructor
 
 

@@ -50,7 +50,7 @@ class Run:
     """
     One way through one world.
 
-    ``method`` is 'odometry' (nothing but that), 'se3' or 'sim3'; ``scale`` what anchors it.
+    ``method`` is 'odometry' (nothing but that) or 'sim3', which is ours; ``scale`` anchors it.
     ``odometry`` is 'drifting', which it always is, 'none', or what befalls it on top of that: one
     of MISHAPS. ``drops_percent`` of the windows are lost to overload; ``seed`` chooses the faults
     of the backend and the mishaps of odometry, not its drift.
@@ -84,11 +84,6 @@ class Run:
         return self.odometry != NONE
 
     @property
-    def one_scale(self) -> bool:
-        """Say whether windows are brought to one scale, not left as the backend has each."""
-        return self.method == 'sim3' or self.ours and self.scale == 'odometry'
-
-    @property
     def place(self) -> str:
         """Return the world's name; a recorded one is the folder of a bag."""
         return Path(self.world).name
@@ -109,7 +104,7 @@ class Run:
             'keyframes.min_sharpness': 0.0, 'map.min_views': 1,
             # A map of a building in coarse voxels is corrected by loops in half the time.
             'map.voxel_m': 0.1 if self.world in BUILDINGS else 0.05,
-            'alignment.model': self.method, 'scale.source': self.scale,
+            'scale.source': self.scale,
             'loop_closure.enabled': self.loops}
         return from_values(Config, values)
 
@@ -119,12 +114,10 @@ WAYS = (
     {'method': 'sim3', 'scale': 'odometry'},
     {'method': 'sim3', 'scale': 'odometry', 'loops': True},
     {'method': 'sim3', 'scale': 'model'},
-    {'method': 'se3', 'scale': 'odometry'},
 )
 # What else is tried in buildings, without losses but for one.
 TRIALS = (
     {'faults': 'promised', 'method': 'sim3', 'scale': 'odometry'},
-    {'faults': 'promised', 'method': 'se3', 'scale': 'odometry'},
     {'odometry': NONE, 'method': 'sim3'},
     {'odometry': NONE, 'method': 'sim3', 'loops': True},
     {'odometry': NONE, 'method': 'sim3', 'loops': True, 'drops_percent': 10},

@@ -15,9 +15,9 @@
 """
 What a GPU shows in one call: ``python -m benchmarks.gpu``.
 
-Needs torch and what MapAnything imports, which `make gpu-kit` puts into .gpu_kit for machines that
-have no network (PYTHONPATH=.gpu_kit); neither ROS nor Open3D nor weights. The architecture is
-whole, its weights are random. Exit status 0: every limit holds.
+Needs torch, GTSAM and what MapAnything imports, which `make gpu-kit` puts into .gpu_kit for
+machines that have no network (PYTHONPATH=.gpu_kit); neither ROS nor Open3D nor weights. The
+architecture is whole, its weights are random. Exit status 0: every limit holds.
 """
 
 from __future__ import annotations

@@ -16,40 +16,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 import sys
 
 from mapanything_ros.core.errors import MissingLibraryError
 from mapanything_ros.core.libraries import require_libraries
 
-# What has no sentence of its own where it is used.
-OFFLINE = ('torch', 'matplotlib', 'open3d', 'PIL', 'rosbags', 'tqdm')
+# What has no sentence of its own where it is used, by the file of requirements that brings it.
+NODE = {'node': ('torch', 'gtsam')}
+OFFLINE = {**NODE, 'offline': ('matplotlib', 'open3d', 'PIL', 'rosbags', 'tqdm')}
 
 
 def mapanything_node() -> int:
-    return _run('mapanything_node', 'mapanything_ros.ros.node', ('torch',), 'node')
+    return _run('mapanything_node', 'mapanything_ros.ros.node', NODE)
 
 
 def demo() -> int:
-    return _run('demo', 'mapanything_ros.cli.demo', OFFLINE, 'offline')
+    return _run('demo', 'mapanything_ros.cli.demo', OFFLINE)
 
 
 def evaluate() -> int:
-    return _run('evaluate', 'mapanything_ros.cli.evaluate', OFFLINE, 'offline')
+    return _run('evaluate', 'mapanything_ros.cli.evaluate', OFFLINE)
 
 
 def reconstruct() -> int:
-    return _run('reconstruct', 'mapanything_ros.cli.reconstruct', OFFLINE, 'offline')
+    return _run('reconstruct', 'mapanything_ros.cli.reconstruct', OFFLINE)
 
 
 def sample() -> int:
-    return _run('sample', 'mapanything_ros.cli.sample', OFFLINE, 'offline')
+    return _run('sample', 'mapanything_ros.cli.sample', OFFLINE)
 
 
-def _run(name: str, module: str, libraries: Sequence[str], requirements: str) -> int:
+def _run(name: str, module: str, needs: Mapping[str, Sequence[str]]) -> int:
     try:
-        require_libraries(libraries, name, requirements)
+        for requirements, libraries in needs.items():
+            require_libraries(libraries, name, requirements)
     except MissingLibraryError as error:
         print(error, file=sys.stderr)
         return 1

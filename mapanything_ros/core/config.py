@@ -246,24 +246,11 @@ class ColmapConfig(Checked):
 
 @dataclass(frozen=True)
 class AlignmentConfig(Checked):
-    """How a window is joined to the map, and when it is rejected."""
+    """When a window is rejected."""
 
-    model: str = option(
-        'sim3', 'sim3: windows are scaled to fit each other, too; se3: each has the scale that '
-        'scale.source gives it.', choices=('sim3', 'se3'))
-    max_residual: float = option(
-        0.1, 'How far the same pixel (and camera) of two windows may be apart, as a share of its '
-        'depth.', minimum=0.001, maximum=1.0)
     min_inliers: float = option(
-        0.6, 'A window of which a smaller share fits the map so well is rejected; so is one of '
-        'whose keyframes a smaller share fits the odometry, unless the map bears out the window.',
-        minimum=0.0, maximum=1.0)
-    max_residual_m: float = option(
-        0.2, 'With odometry: a keyframe farther from where that has it, the rest of the window '
-        'fitted, is left out.', minimum=0.0001, maximum=1000.0)
-    max_rotation_deg: float = option(
-        5.0, 'How far keyframes may be turned from where map (min_inliers of them) and odometry '
-        '(all) have them.', minimum=0.001, maximum=180.0)
+        0.6, 'A window of whose keyframes a smaller share fits what the map, and odometry, say of '
+        'them is rejected.', minimum=0.0, maximum=1.0)
 
 
 @dataclass(frozen=True)
@@ -305,8 +292,9 @@ class LoopClosureConfig(Checked):
     """When the camera comes back to a place, and the map is corrected by that."""
 
     enabled: bool = option(
-        False, 'Recognise places by their looks, verify them by geometry, and correct path and '
-        'map when the camera is back.')
+        True, 'Recognise places by their looks, verify them by geometry, and correct path and map '
+        'when the camera is back. With pose_use fixed odometry is the truth, and nothing is '
+        'corrected.')
     min_gap_m: float = option(
         5.0, 'Path after which the same place counts as a loop.', minimum=0.1, maximum=10000.0)
     max_drift: float = option(
@@ -420,10 +408,6 @@ class Config(Checked):
         named = self.tf.odom_frame and self.tf.base_frame or self.odometry_source == 'topic'
         if self.tf.mode == 'map_to_odom' and not named:
             raise ConfigError("tf.mode 'map_to_odom' needs tf.odom_frame and tf.base_frame")
-        fixed = self.pose_source == 'tf' and self.pose_use == 'fixed'
-        if self.loop_closure.enabled and fixed:
-            raise ConfigError(
-                "loop_closure.enabled needs pose_use 'prior': with 'fixed' odometry is the truth")
         if self.scale.source == 'odometry' and not self.has_odometry:
             raise ConfigError("scale.source 'odometry' needs tf.odom_frame, for example 'odom'")
         if self.scale.source == 'depth' and not self.use_depth:
@@ -437,6 +421,16 @@ class Config(Checked):
     def has_odometry(self) -> bool:
         """Say whether odometry tells where the camera was."""
         return bool(self.tf.odom_frame) or self.odometry_source == 'topic'
+
+    @property
+    def trusts_odometry(self) -> bool:
+        """Say whether keyframes are where odometry has them, and nothing corrects that."""
+        return self.pose_source == 'tf' and self.pose_use == 'fixed'
+
+    @property
+    def closes_loops(self) -> bool:
+        """Say whether the path follows places that are recognised."""
+        return self.loop_closure.enabled and not self.trusts_odometry
 
     @property
     def levels(self) -> bool:

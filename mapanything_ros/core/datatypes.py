@@ -146,20 +146,22 @@ class Submap:
     """
     A window's predictions placed in the map.
 
-    ``map_from_world`` (4,4) is rigid: any change of scale is already in the predictions.
-    ``residual_m`` is the rms distance of shared points to where the map has them (of cameras to
-    where odometry has them), ``inliers`` the share that fits; ``new_ids`` are the keyframes that
-    no window placed before; ``new_segment`` says that nothing ties the window to what was placed
-    before; ``moved`` that it closed a loop, which moved earlier keyframes; ``warning`` is what the
-    user should know, or empty. ``covariances`` (6,6) of the new keyframes' poses, by id, are as
-    Uncertainty says.
+    ``poses`` are ``map_from_camera`` (4,4) of the views by keyframe id, rigid: any change of scale
+    is already in the predictions. ``residual_m`` is how far the window has its cameras from there,
+    rms, ``inliers`` the share of its views that was kept; ``new_ids`` are the keyframes that no
+    window placed before, ``gone`` those that were placed and are contradicted now.
+    ``new_segment`` says that nothing ties the window to what was placed before; ``moved`` that it
+    closed a loop, which moved earlier keyframes; ``warning`` is what the user should know, or
+    empty. ``covariances`` (6,6) are those of the new keyframes' poses, by id, in the order of
+    geometry_msgs/PoseWithCovariance: metres along the map's axes, then radians about them.
     """
 
     views: tuple[Prediction, ...]
     scale: Scale
-    map_from_world: Array
+    poses: Mapping[int, Array]
     residual_m: float = 0.0
     new_ids: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
     new_segment: bool = False
     moved: bool = False
     inliers: float = 1.0
@@ -168,4 +170,4 @@ class Submap:
 
     def map_from_camera(self, view: Prediction) -> Array:
         """Return the (4,4) pose of a view of this window in the map frame."""
-        return self.map_from_world @ view.world_from_camera
+        return self.poses[view.keyframe_id]

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 import math
@@ -28,8 +28,9 @@ from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
+from mapanything_ros.core.estimation.similarity import scale_of
 from mapanything_ros.core.local_features import extract, LocalFeatures
-from mapanything_ros.core.loop_edge import LoopEdge, scale_of
+from mapanything_ros.core.loop_edge import LoopEdge
 from mapanything_ros.core.loop_verification import LoopRefusedError, verify
 from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary
 
@@ -130,9 +131,11 @@ class LoopClosure:
         """
         Remember a keyframe at its rigid pose (4,4) in the map of its segment; return sure loops.
 
-        Each keyframe comes once, by rising id. A loop may be that of a keyframe before this one,
-        which had to wait for a second opinion.
+        One that comes late, after newer ones, is passed over. A loop may be that of a keyframe
+        before this one, which had to wait for a second opinion.
         """
+        if self._last is not None and keyframe.id <= self._last[0]:
+            return []
         position = map_from_camera[:3, 3]
         if self._last is not None and self._last[1] == segment:
             self._path_m += float(np.linalg.norm(position - self._last[2][:3, 3]))
@@ -185,6 +188,17 @@ class LoopClosure:
             if self._joins(edge) or edge.fits(self._places[edge.older].map_from_camera,
                                               self._places[edge.newer].map_from_camera)]
 
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget keyframes, by id, and their loops; pass over those that it does not hold."""
+        for number in self._places.keys() & set(numbers):
+            del self._places[number]
+            # One that came before there was a vocabulary has no descriptor yet.
+            if number in self._recognition:
+                self._recognition.forget(number)
+            self._waiting, self._closed = (
+                [edge for edge in edges if number not in (edge.older, edge.newer)]
+                for edges in (self._waiting, self._closed))
+
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: candidates, loops, and refusals by reason."""
         return {f'loop_{name}': self._counts[name] for name in sorted(self._counts)}
@@ -201,24 +215,19 @@ class LoopClosure:
 
     def _remember(self, place: _Place, descriptor: NDArray[np.float32] | None) -> None:
         if len(self._places) == self._config.max_keyframes:
-            self._forget()
+            self._make_room()
         self._places[place.id] = place
         if descriptor is not None:
             self._recognition.add(place.id, descriptor)
         elif len(self._places) >= MIN_GAP:
             self._learn()
 
-    def _forget(self) -> None:
+    def _make_room(self) -> None:
         """Forget the oldest place of the cell that has most, and its loops."""
         cells: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
         for place in self._places.values():
             cells[place.cell].append(place.id)
-        number = max(cells.values(), key=len)[0]
-        del self._places[number]
-        self._recognition.forget(number)
-        self._waiting, self._closed = (
-            [edge for edge in edges if number not in (edge.older, edge.newer)]
-            for edges in (self._waiting, self._closed))
+        self.forget([max(cells.values(), key=len)[0]])
 
     def _learn(self) -> None:
         """Learn the vocabulary from the places so far, and describe them."""

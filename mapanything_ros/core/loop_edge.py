@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.path_stretch import vector
+from mapanything_ros.core.estimation.similarity import difference
 
 # A loop must hold to so many standard deviations, but never closer than this.
 GATE_SIGMAS, GATE_M, GATE_RAD = 4.0, 0.02, math.radians(0.5)
@@ -59,10 +59,8 @@ class LoopEdge:
 
         Poses (4,4) may be similarities; the scale between them is left out.
         """
-        motion = (
-            np.linalg.inv(self.older_from_newer) @ np.linalg.inv(map_from_older) @ map_from_newer)
-        motion[:3, :3] /= scale_of(motion)
-        return vector(motion)
+        motion = np.linalg.inv(map_from_older) @ map_from_newer
+        return difference(self.older_from_newer, motion)[:6]
 
     def fits(self, map_from_older: Array, map_from_newer: Array) -> bool:
         """Say whether poses satisfy the loop, within its gate."""
@@ -80,8 +78,3 @@ class LoopEdge:
     def variance(self) -> Array:
         """Return the variances (6,) of ``error``."""
         return np.repeat([self.sigma_rad ** 2, self.sigma_m ** 2], 3)
-
-
-def scale_of(similarity: Array) -> float:
-    """Return by how much a (4,4) similarity stretches."""
-    return float(np.cbrt(np.linalg.det(similarity[:3, :3])))

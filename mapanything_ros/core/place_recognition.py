@@ -75,6 +75,9 @@ class PlaceRecognition:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def __contains__(self, place_id: int) -> bool:
+        return place_id in self._ids
+
     def add(self, place_id: int, descriptor: NDArray[np.float32]) -> None:
         """Remember a place; raise ValueError where there are too many."""
         row = len(self._ids)

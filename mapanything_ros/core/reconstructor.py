@@ -22,9 +22,6 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
-from mapanything_ros.core.alignment import Alignment
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import (
@@ -37,10 +34,13 @@ from mapanything_ros.core.datatypes import (
 )
 from mapanything_ros.core.depth_merge import merged
 from mapanything_ros.core.errors import ExportError, WindowTooLargeError
+from mapanything_ros.core.estimation.estimator import Estimator
+from mapanything_ros.core.estimation.similarity import rigid, scale_of
 from mapanything_ros.core.export import write_cloud, write_tum
 from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
-from mapanything_ros.core.loop_correction import LoopCorrection
+from mapanything_ros.core.loop_closure import LoopClosure
 from mapanything_ros.core.out_of_memory import or_on_host
+from mapanything_ros.core.scale import rescaled
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.window import KeyframeWindow
 
@@ -95,13 +95,16 @@ class Reconstructor:
         self._window = KeyframeWindow(config.window)
         # Until a keyframe knows up, or it is too late for that.
         self._wants_up = config.levels
-        self._alignment = Alignment(
-            config.alignment, config.scale,
-            config.pose_source == 'tf' and config.pose_use == 'fixed')
+        self._estimator = Estimator(
+            config.alignment, config.scale, config.trusts_odometry)
         self._map = VoxelMap(config.map)
         self._loops = (
-            LoopCorrection(config.loop_closure) if config.loop_closure.enabled else None)
-        self._trajectory: dict[int, tuple[int, Array]] = {}
+            LoopClosure(config.loop_closure) if config.closes_loops else None)
+        # Of all keyframes that were placed, the stamp; of those of the segment that is the map,
+        # map_from_view, a similarity, as far as it is known by now. Their points follow it when it
+        # has moved by half a voxel.
+        self._stamps: dict[int, int] = {}
+        self._poses: dict[int, Array] = {}
         # Keyframes of the last windows, which may come again, with the depth of all of these.
         self._recent: dict[int, Prediction] = {}
         # As of the last window: a loop may hold the map for seconds.
@@ -199,16 +202,18 @@ class Reconstructor:
                 if not self.is_current(window):
                     return None
                 self._clear_old_map()
-                # Its place in the map, through the keyframes it shares with the last one.
+                # Its place in the map, by all that ties it there.
                 submap = or_on_host(
-                    lambda views: self._alignment.place(
+                    lambda views: self._estimator.place(
                         replace(prediction, views=tuple(views)), window.keyframes),
                     prediction.views)
-                if submap.new_segment and self._config.levels and not self._alignment.levelled:
+                if submap.new_segment and self._config.levels and not self._estimator.levelled:
                     submap = replace(submap, warning='; '.join(filter(None, (
                         submap.warning, NOT_LEVEL))))
+                # Keyframes of windows before, where they are by what this one says.
+                self._correct(submap)
                 # Depth of the keyframes that were seen before, by all that has seen them.
-                submap = self._merge(submap, window.keyframes)
+                submap = self._merge(submap)
                 # Points of all its keyframes, and poses of those that are new.
                 self._accumulate(submap, window.keyframes)
                 # All of the path, where the camera is back at a place that it knows.
@@ -252,12 +257,21 @@ class Reconstructor:
     def trajectory(self) -> list[tuple[int, Array]]:
         """Return stamps (ns) and (4,4) ``map_from_camera`` of the keyframes in the map."""
         with self._map_lock:
-            return [self._trajectory[key] for key in sorted(self._trajectory)]
+            return [(self._stamps[n], rigid(self._poses[n])) for n in sorted(self._poses)]
+
+    def map_from_views(self) -> dict[int, Array]:
+        """
+        Return ``map_from_camera`` (4,4) of the keyframes in the map, by id.
+
+        Similarities: their scale is that of the keyframe's depth since it first came.
+        """
+        with self._map_lock:
+            return dict(self._poses)
 
     def map_from_odom(self) -> Array | None:
         """Return the (4,4) correction of odometry, None before the first window."""
         with self._map_lock:
-            return self._alignment.map_from_odom
+            return self._estimator.map_from_odom
 
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: keyframes, drops, segments, and why frames decided."""
@@ -280,7 +294,7 @@ class Reconstructor:
         return paths
 
     def _want_up_again(self) -> None:
-        mapped = self._map_generation == self._generation and self._trajectory
+        mapped = self._map_generation == self._generation and self._poses
         self._wants_up = self._config.levels and not mapped
 
     def _inputs(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
@@ -289,28 +303,45 @@ class Reconstructor:
             return keyframes
         return [replace(keyframe, odom_from_camera=None) for keyframe in keyframes]
 
-    def _merge(self, submap: Submap, keyframes: Sequence[Keyframe]) -> Submap:
+    def _correct(self, submap: Submap) -> None:
+        """Begin a new segment, or follow what windows say of the keyframes of those before."""
         if submap.new_segment:
+            # Nobody knows where the old one is from here.
+            self._map.hide(self._poses)
+            self._poses.clear()
             self._recent.clear()
+        self._map.forget(submap.gone)
+        if self._loops:
+            self._loops.forget(submap.gone)
+        for number in submap.gone:
+            del self._poses[number], self._stamps[number]
+            self._recent.pop(number, None)
+        poses = {n: pose for n, pose in self._estimator.recent().items() if n in self._poses}
+        self._poses.update(poses)
+        self._map.repose(poses, 0.5 * self._config.map.voxel_m)
+        if self._loops:
+            self._loops.repose(poses)
+
+    def _merge(self, submap: Submap) -> Submap:
         views = {view.keyframe_id: view for view in submap.views}
         for number, view in views.items():
             if number in self._recent:
-                views[number] = or_on_host(
-                    lambda both: merged(*both), [self._recent[number], view])
-        kept = {keyframe.id for keyframe in keyframes}
-        self._recent = {n: view for n, view in self._recent.items() if n in kept} | views
+                before = rescaled(self._recent[number], scale_of(self._poses[number]))
+                views[number] = or_on_host(lambda both: merged(*both), [before, view])
         return replace(submap, views=tuple(views.values()))
 
     def _accumulate(self, submap: Submap, keyframes: Sequence[Keyframe]) -> None:
-        if submap.new_segment:
-            self._clear_map()
         stamps = {keyframe.id: keyframe.stamp_ns for keyframe in keyframes}
+        kept = {number: view for number, view in self._recent.items() if number in stamps}
         for view in submap.views:
-            if view.keyframe_id in submap.new_ids:
-                self._trajectory[view.keyframe_id] = (
-                    stamps[view.keyframe_id], submap.map_from_camera(view))
-            _, pose = self._trajectory[view.keyframe_id]
-            or_on_host(partial(self._insert, pose), [view])
+            number = view.keyframe_id
+            if number in submap.new_ids:
+                self._stamps[number] = stamps[number]
+                self._poses[number] = submap.poses[number]
+            # As it first came; what became of its scale is part of its pose.
+            kept[number] = rescaled(view, 1.0 / scale_of(self._poses[number]))
+            or_on_host(partial(self._insert, self._poses[number]), [kept[number]])
+        self._recent = kept
 
     def _insert(self, pose: Array, views: Sequence[Prediction]) -> None:
         for view in views:
@@ -318,34 +349,51 @@ class Reconstructor:
 
     def _close_loops(self, submap: Submap, keyframes: Sequence[Keyframe]) -> Submap:
         """Correct path and map by the loops that the window closes; return it where it is then."""
-        poses = self._loops.add(submap, keyframes) if self._loops else {}
-        if not poses:
+        if not self._loops:
             return submap
-        self._map.repose(poses)
-        self._alignment.repose(poses)
-        for number, pose in poses.items():
-            self._trajectory[number] = (self._trajectory[number][0], pose)
-        newest = submap.views[-1]
+        by_id = {keyframe.id: keyframe for keyframe in keyframes}
+        edges = [
+            edge for view in submap.views if view.keyframe_id in submap.new_ids
+            for edge in self._loops.add(
+                by_id[view.keyframe_id], view, submap.poses[view.keyframe_id],
+                self._estimator.segment)]
+        if not edges:
+            return submap
+        before = {
+            view.keyframe_id: scale_of(self._poses[view.keyframe_id]) for view in submap.views}
+        if not self._estimator.close(edges):
+            return submap
+        poses = self._estimator.path()
+        self._loops.repose(poses, dict.fromkeys(poses, self._estimator.segment))
+        joined = poses.keys() - self._poses.keys()
+        self._poses = {n: pose for n, pose in poses.items() if n in self._stamps}
+        self._map.repose(self._poses, 0.5 * self._config.map.voxel_m)
+        self._map.show(joined)
+        views = tuple(
+            rescaled(view, scale_of(self._poses[number]) / before[number])
+            for view in submap.views for number in (view.keyframe_id,))
         return replace(
-            submap, moved=True, map_from_world=(
-                poses[newest.keyframe_id] @ np.linalg.inv(newest.world_from_camera)))
+            submap, moved=True, views=views,
+            poses={view.keyframe_id: rigid(self._poses[view.keyframe_id]) for view in views})
 
     def _count_map(self) -> dict[str, int]:
-        loops = self._loops.statistics() if self._loops else {}
-        level = {'levelled': int(self._alignment.levelled)} if self._config.levels else {}
+        loops = {} if self._loops is None else {
+            **self._estimator.statistics(), **self._loops.statistics()}
+        level = {'levelled': int(self._estimator.levelled)} if self._config.levels else {}
         return {
-            'segments': self._alignment.segments, 'map_voxels': len(self._map), **level, **loops}
+            'segments': self._estimator.segments, 'map_voxels': len(self._map), **level, **loops}
 
     def _clear_old_map(self) -> None:
         if self._map_generation != self._generation:
             self._map_generation = self._generation
             self._clear_map()
             self._recent.clear()
-            self._alignment.reset()
+            self._estimator.reset()
             self._map_counts = self._count_map()
 
     def _clear_map(self) -> None:
         self._map.clear()
-        self._trajectory.clear()
+        self._stamps.clear()
+        self._poses.clear()
         if self._loops:
             self._loops.clear()

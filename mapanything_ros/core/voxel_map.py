@@ -68,6 +68,12 @@ class _Placed:
     def reach_m(self) -> float:
         return self.points.reach_m * float(np.linalg.norm(self.map_from_camera[:3, 0]))
 
+    def moves_m(self, pose: Array) -> float:
+        """Return how far another pose (4,4) may move a point, at most."""
+        change = pose - self.map_from_camera
+        return float(
+            np.linalg.norm(change[:3, 3]) + self.points.reach_m * np.linalg.norm(change[:3, :3]))
+
 
 class VoxelMap:
     """
@@ -117,17 +123,24 @@ class VoxelMap:
         self._give_way(LOOKED_AT * len(points))
         self._bound()
 
-    def repose(self, poses: Mapping[int, Array]) -> None:
+    def repose(self, poses: Mapping[int, Array], tolerance_m: float = 0.0) -> None:
         """
         Move keyframes, by id, to where ``map_from_camera`` (4,4) says; others stay.
 
-        The map is then the one that its keyframes would have made at these poses. Keyframes that
-        it does not hold (any more) are passed over.
+        So do those of which no point would move farther than the tolerance. The map is then the
+        one that its keyframes would have made at these poses. Keyframes that it does not hold (any
+        more) are passed over.
         """
         self._change({
             number: replace(self._keyframes[number], map_from_camera=pose)
             for number, pose in poses.items() if number in self._keyframes
-            and not np.array_equal(pose, self._keyframes[number].map_from_camera)})
+            and self._keyframes[number].moves_m(pose) > tolerance_m})
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Take keyframes, by id, out of the map for good; those that it does not hold are not."""
+        for number in numbers:
+            if number in self._keyframes:
+                self._drop(number)
 
     def hide(self, numbers: Iterable[int]) -> None:
         """

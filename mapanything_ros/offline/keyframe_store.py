@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -29,6 +29,7 @@ import torch
 
 from mapanything_ros.core.datatypes import Array, Prediction
 from mapanything_ros.core.errors import ExportError, InputError
+from mapanything_ros.core.estimation.similarity import rigid, scale_of
 
 INDEX = 'index.json'
 POSES = ('odom_from_camera', 'base_from_camera')
@@ -87,6 +88,8 @@ class KeyframeStore:
         """Start an empty store in a folder, which is made; raise ExportError if it cannot be."""
         self._folder = folder
         self._entries: dict[int, _Entry] = {}
+        # The scale that the pose had when the depth was written.
+        self._units: dict[int, float] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -125,8 +128,12 @@ class KeyframeStore:
         """Return stamps (ns), rising, and (4,4) ``map_from_camera``."""
         return [(entry.stamp_ns, entry.map_from_camera) for entry in self._in_order()]
 
-    def add(self, record: KeyframeRecord) -> None:
-        """Write a keyframe, in place of one of the same id; raise ExportError if it cannot be."""
+    def add(self, record: KeyframeRecord, unit: float = 1.0) -> None:
+        """
+        Write a keyframe, in place of one of the same id; raise ExportError if it cannot be.
+
+        Its depth is ``unit`` times what it was when it first came.
+        """
         path = self._path(record.id)
         known = {name: pose for name in POSES if (pose := getattr(record, name)) is not None}
         try:
@@ -137,12 +144,40 @@ class KeyframeStore:
             raise _unwritable(path, error) from error
         self._entries[record.id] = _Entry(
             record.id, record.stamp_ns, record.name, record.map_from_camera)
+        self._units[record.id] = unit
 
     def update_poses(self, poses: Mapping[int, Array]) -> None:
-        """Move keyframes, by stamp (ns), to where ``map_from_camera`` (4,4) says."""
-        for entry in self._in_order():
-            pose = poses.get(entry.stamp_ns, entry.map_from_camera)
-            self._entries[entry.id] = replace(entry, map_from_camera=pose)
+        """
+        Move keyframes, by id, to where ``map_from_camera`` (4,4) says.
+
+        Similarities: their scale is that of the depth since it first came.
+        """
+        for number in self._entries.keys() & poses.keys():
+            pose = poses[number]
+            self._entries[number] = replace(
+                self._entries[number], map_from_camera=rigid(pose),
+                scale=scale_of(pose) / self._units[number])
+
+    def place(self, poses: Mapping[int, Array]) -> None:
+        """Put the cameras of keyframes, by id, at rigid poses (4,4); their depth stays."""
+        for number, pose in poses.items():
+            self._entries[number] = replace(self._entries[number], map_from_camera=pose)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Remove keyframes by id; those that it does not hold are passed over."""
+        for number in self._entries.keys() & set(numbers):
+            del self._entries[number], self._units[number]
+            self._path(number).unlink(missing_ok=True)
+
+    def absorb(self, other: KeyframeStore) -> None:
+        """Take all keyframes of another store, and remove that; raise ExportError on failure."""
+        for number, entry in other._entries.items():
+            try:
+                other._path(number).rename(self._path(number))
+            except OSError as error:
+                raise _unwritable(self._path(number), error) from error
+            self._entries[number], self._units[number] = entry, other._units[number]
+        other.remove()
 
     def rescale(self, factor: float) -> None:
         """Multiply all lengths: depth, and where the cameras are in the map."""

@@ -34,6 +34,7 @@ from mapanything_ros.core.errors import (
     InputError,
     ReconstructionError,
 )
+from mapanything_ros.core.estimation.similarity import scale_of
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
@@ -210,14 +211,23 @@ class Reconstruction:
     def _keep(self, submap: Submap, window: Window) -> None:
         if submap.new_segment or not self._pieces:
             self._pieces.append(KeyframeStore(self._folder / f'piece_{len(self._pieces)}'))
-        store = self._pieces[-1]
+        store, poses = self._pieces[-1], self._reconstructor.map_from_views()
+        store.forget(submap.gone)
         by_id = {keyframe.id: keyframe for keyframe in window.keyframes}
         # Those that were seen before, too: their depth is that of both windows now.
         for view in submap.views:
             keyframe = by_id[view.keyframe_id]
-            store.add(_record(view, keyframe, self._source.name(keyframe.stamp_ns), submap))
-        # Where keyframes were before, and whatever a loop has moved.
-        store.update_poses(dict(self._reconstructor.trajectory()))
+            store.add(
+                _record(view, keyframe, self._source.name(keyframe.stamp_ns), submap),
+                scale_of(poses[view.keyframe_id]))
+        if submap.moved:
+            # Places that were recognised have joined pieces.
+            for piece in self._pieces[:-1]:
+                if poses.keys() & set(piece.ids()):
+                    store.absorb(piece)
+                    self._pieces.remove(piece)
+        # Where keyframes were before, and whatever has moved.
+        store.update_poses(poses)
         self._scale = submap.scale
         if submap.warning:
             self._notices.warn('window_doubtful', submap.warning)

@@ -253,5 +253,6 @@ class Mapper:
         if submap.new_segment and self._has_map:
             self._reporter.warn(
                 'new_segment', 'nothing ties a window to the map (a keyframe that both hold, '
-                'odometry, metres in both): the old map is dropped and a new one starts')
+                'odometry, metres in both): a new map starts, and the old one is put aside until '
+                'a place of it is recognised (loop_closure.enabled)')
         self._has_map = True

@@ -358,9 +358,16 @@ def test_the_gpu_kit_is_made_anew_of_a_copy_of_the_source_without_what_nobody_ne
             (kit / folder).mkdir(parents=True)
         (kit / 'mapanything' / 'model.py').write_text('x' * 2_000_000)
 
+    def call(*command):
+        assert {'download', '--no-deps', '3.10', setup.GTSAM} <= set(command)
+        (kit / 'gtsam-4.3a1-cp310.whl').touch()
+
     monkeypatch.setattr(setup, 'pip', pip)
+    monkeypatch.setattr(setup, 'call', call)
+    monkeypatch.setattr(setup, 'GPU_PYTHON', '3.10')
     setup.make_gpu_kit(str(source))
-    assert sorted(path.name for path in kit.iterdir()) == ['hydra', 'mapanything']
+    assert sorted(path.name for path in kit.iterdir()) == [
+        'gtsam-4.3a1-cp310.whl', 'hydra', 'mapanything']
     assert not list(kit.rglob('tests')) and not (source / 'build').exists()
     said = capsys.readouterr().out
     assert '2.0 MB' in said and 'PYTHONPATH=.gpu_kit python3 -m benchmarks.gpu' in said

@@ -143,7 +143,7 @@ def _refined(
         return cloud
     notes.append(
         f'ICP brought surfaces from {made.before_m:.4f} to {made.after_m:.4f} m of each other')
-    keyframes.update_poses(made.poses)
+    keyframes.place(made.poses)
     voxels = VoxelMap(config.map)
     for record in keyframes:
         voxels.insert(record.prediction(), record.map_from_camera)

@@ -46,7 +46,7 @@ DECIMALS = 7
 @dataclass(frozen=True)
 class Refinement:
     """
-    Poses (4,4) ``map_from_camera`` by stamp (ns) and the residual before and after.
+    Poses (4,4) ``map_from_camera`` by keyframe id and the residual before and after.
 
     The residual is the rms difference in depth between the surfaces of keyframes that overlap,
     of what is near before or after. Where it would not fall by a tenth, poses are empty.
@@ -92,8 +92,7 @@ def refine(keyframes: KeyframeStore, voxel_m: float) -> Refinement:
     before_m, after_m = fit.residuals()
     if not fit.improves():
         return Refinement({}, before_m, before_m)
-    stamps = [stamp_ns for stamp_ns, _ in keyframes.trajectory()]
-    return Refinement(dict(zip(stamps, relaxed, strict=True)), before_m, after_m)
+    return Refinement(dict(zip(keyframes.ids(), relaxed, strict=True)), before_m, after_m)
 
 
 def _overlapping(

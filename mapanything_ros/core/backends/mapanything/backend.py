@@ -92,7 +92,7 @@ class MapAnythingBackend(Backend):
         self._input = ModelInput(config.mapanything.size_px, device)
         self._network = Network(
             model, config.infer, config.mapanything, device, amp,
-            describe=config.loop_closure.enabled)
+            describe=config.closes_loops)
         self._output = ModelOutput(config.infer)
         # Whether the dense head runs on one view at a time for want of memory.
         self._in_ones = False

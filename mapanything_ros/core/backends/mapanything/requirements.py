@@ -23,8 +23,8 @@ from mapanything_ros.core.errors import BackendUnavailableError
 
 PACKAGE_VERSION = '1.1'
 MODULES = (
-    'torch', 'mapanything', 'uniception', 'torchvision', 'timm', 'einops', 'jaxtyping', 'hydra',
-    'huggingface_hub', 'safetensors', 'tqdm')
+    'torch', 'gtsam', 'mapanything', 'uniception', 'torchvision', 'timm', 'einops', 'jaxtyping',
+    'hydra', 'huggingface_hub', 'safetensors', 'tqdm')
 REMEDY = 'install the model stack (make model; on a robot see docs/install.md)'
 
 

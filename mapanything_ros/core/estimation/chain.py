@@ -1,0 +1,240 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""All of the path, corrected by places that were recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gtsam
+import numpy as np
+
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.estimation.factors import (
+    doubting,
+    FIXED,
+    from_gtsam,
+    sigmas,
+    to_gtsam,
+)
+from mapanything_ros.core.estimation.similarity import difference, scale_of, stretched
+from mapanything_ros.core.estimation.smoother import Fixed, Loop
+from mapanything_ros.core.loop_edge import LoopEdge
+
+# The error of a loop, in standard deviations, at which it is doubted. Doubt comes in stages (GNC,
+# Yang et al. 2020), each so many times stricter than the one before: at first the drift is in all.
+DOUBT, STRICTER = 6.0, 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """Poses (4,4) that loops have moved, by id; ``covariance`` (7,7) is the last fixed one's."""
+
+    poses: dict[int, Array]
+    covariance: Array
+    loops: list[Loop]
+
+
+class Chain:
+    """
+    All keyframes in a row, segment by segment, and loops between them.
+
+    Poses (4,4) are similarities, as the smoother has left them; what it may still move comes anew
+    each time. ``units`` are the scales of views over those of their poses. The first keyframe of
+    the oldest segment never moves, and those of others do where a loop joins them to it.
+    """
+
+    def __init__(self) -> None:
+        self.poses: dict[int, Array] = {}
+        self.units: dict[int, float] = {}
+        # Segments that are in metres.
+        self.metric: set[int] = set()
+        # Of each keyframe its segment, of each segment the oldest that it was joined to.
+        self.segments: dict[int, int] = {}
+        self.joined: dict[int, int] = {}
+        self.removed = 0
+        self._steps = gtsam.NonlinearFactorGraph()
+        self._held: list[LoopEdge] = []
+
+    def begin(self, segment: int, metric: bool) -> None:
+        """Begin a segment, which may be in metres."""
+        self.joined[segment] = segment
+        if metric:
+            self.metric.add(segment)
+
+    def add(self, fixed: Sequence[Fixed], segment: int) -> None:
+        """Add the next keyframes of a segment, which nothing but loops moves any more."""
+        for factor in self._steps_to(fixed, segment):
+            self._steps.add(factor)
+        for each in fixed:
+            self.poses[each.number] = each.pose
+            self.units[each.number] = each.unit
+            self.segments[each.number] = segment
+
+    def path(self, segment: int) -> dict[int, Array]:
+        """Return the poses of views (4,4) in the map of a segment and of those joined to it."""
+        return {
+            number: stretched(pose, self.units[number]) for number, pose in self.poses.items()
+            if self.joined[self.segments[number]] == segment}
+
+    def close(
+        self, edges: Sequence[LoopEdge], newest: Sequence[Fixed], segment: int,
+    ) -> Corrected | None:
+        """
+        Take loops in; return what moves, None where they tell nothing new, or do not hold.
+
+        ``newest`` are the keyframes of the newest segment behind the last that was added. Loops
+        that do not hold afterwards are forgotten.
+        """
+        problem = _Problem(self, newest, segment)
+        loops = [
+            edge for edge in (*self._held, *edges)
+            if {edge.older, edge.newer} <= problem.poses.keys()]
+        if not problem.join(edges) and all(problem.doubt(edge) <= 1.0 for edge in edges):
+            self._held = loops
+            return None
+        for factor in self._steps_to(newest, segment):
+            problem.graph.add(factor)
+        problem.hold_firsts()
+        problem.solve(loops)
+        holding = [edge for edge in loops if problem.doubt(edge) <= DOUBT]
+        self.removed += len(loops) - len(holding)
+        if not set(edges) & set(holding):
+            return None
+        if len(holding) < len(loops):
+            problem.solve(holding)
+        self._held = holding
+        self.joined = problem.joined
+        self.poses = {number: problem.poses[number] for number in self.poses}
+        return Corrected(
+            problem.poses, problem.covariance(next(reversed(self.poses), None)),
+            [problem.loop(edge, DOUBT) for edge in holding])
+
+    def _steps_to(
+        self, fixed: Sequence[Fixed], segment: int,
+    ) -> list[gtsam.NonlinearFactor]:
+        before = next(reversed(self.poses), None)
+        if before is not None and self.segments[before] != segment:
+            before = None
+        steps: list[gtsam.NonlinearFactor] = []
+        poses = {} if before is None else {before: self.poses[before]}
+        for each in fixed:
+            if before is not None:
+                motion = np.linalg.inv(poses[before]) @ each.pose
+                steps.append(gtsam.BetweenFactorSimilarity3(
+                    before, each.number, to_gtsam(motion),
+                    gtsam.noiseModel.Gaussian.Covariance(each.covariance)))
+            before = each.number
+            poses[before] = each.pose
+        return steps
+
+
+class _Problem:
+    """The chain with what the smoother still moves, on its way to where loops want it."""
+
+    def __init__(self, chain: Chain, newest: Sequence[Fixed], segment: int) -> None:
+        self.graph = gtsam.NonlinearFactorGraph(chain._steps)
+        self.poses = chain.poses | {each.number: each.pose for each in newest}
+        self.units = chain.units | {each.number: each.unit for each in newest}
+        self._metric = chain.metric
+        self.segments = chain.segments | {each.number: segment for each in newest}
+        self.joined = dict(chain.joined)
+        self._marginals: gtsam.Marginals | None = None
+
+    def join(self, edges: Sequence[LoopEdge]) -> bool:
+        """Put segments that loops tie into one map, the older one's; say whether there are any."""
+        before = dict(self.joined)
+        for edge in edges:
+            older, newer = (self.joined[self.segments[n]] for n in (edge.older, edge.newer))
+            if older == newer:
+                continue
+            older_from_newer = self.poses[edge.older] @ self._motion(edge) @ np.linalg.inv(
+                self.poses[edge.newer])
+            if self._rank(newer) < self._rank(older):
+                older, newer = newer, older
+                older_from_newer = np.linalg.inv(older_from_newer)
+            for number, segment in self.segments.items():
+                if self.joined[segment] == newer:
+                    self.poses[number] = older_from_newer @ self.poses[number]
+            self.joined = {
+                segment: older if to == newer else to for segment, to in self.joined.items()}
+        return self.joined != before
+
+    def _rank(self, segment: int) -> tuple[bool, int]:
+        """Return a number which is less for segments that give the map: in metres, older."""
+        return segment not in self._metric, segment
+
+    def hold_firsts(self) -> None:
+        """Hold the first keyframe of each segment that was joined to no older one."""
+        held: set[int] = set()
+        for number, segment in self.segments.items():
+            to = self.joined[segment]
+            if to == segment and to not in held:
+                held.add(to)
+                self.graph.add(gtsam.PriorFactorSimilarity3(
+                    number, to_gtsam(self.poses[number]),
+                    gtsam.noiseModel.Isotropic.Sigma(7, FIXED)))
+
+    def solve(self, loops: Sequence[LoopEdge]) -> None:
+        """Move the poses to where most loops hold."""
+        doubt = max(self.doubt(edge) for edge in loops)
+        parameters = gtsam.LevenbergMarquardtParams()
+        parameters.setRelativeErrorTol(1e-3)
+        while True:
+            doubt = max(doubt / STRICTER, DOUBT)
+            values, graph = gtsam.Values(), gtsam.NonlinearFactorGraph(self.graph)
+            for number, pose in self.poses.items():
+                values.insert(number, to_gtsam(pose))
+            for edge in loops:
+                loop = self.loop(edge, doubt)
+                graph.add(gtsam.BetweenFactorSimilarity3(
+                    loop.older, loop.newer, to_gtsam(loop.motion), loop.noise))
+            found = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
+            self.poses = {
+                number: from_gtsam(found.atSimilarity3(number)) for number in self.poses}
+            if doubt == DOUBT:
+                self._marginals = gtsam.Marginals(graph, found)
+                return
+
+    def covariance(self, number: int | None) -> Array:
+        """Return how far a keyframe may be off after all loops, (7,7); zero for none."""
+        if number is None:
+            return np.zeros((7, 7))
+        assert self._marginals is not None, 'solved'
+        return np.array(self._marginals.marginalCovariance(number))
+
+    def doubt(self, edge: LoopEdge) -> float:
+        """Return by how many of its standard deviations the poses err about a loop, rms."""
+        motion = np.linalg.inv(self.poses[edge.older]) @ self.poses[edge.newer]
+        error = difference(self._motion(edge), motion) / np.repeat(self._sigmas(edge), (3, 3, 1))
+        return float(np.sqrt(np.mean(error ** 2)))
+
+    def loop(self, edge: LoopEdge, doubt: float) -> Loop:
+        """Return a loop between poses, doubted from so many standard deviations on."""
+        turn, place, scale = self._sigmas(edge)
+        motion = self._motion(edge)
+        # Of a similarity GTSAM has the shift before it stretches.
+        noise = sigmas(turn, place / scale_of(motion), scale)
+        return Loop(edge.older, edge.newer, motion, doubting(noise, np.sqrt(7.0) * doubt))
+
+    def _motion(self, edge: LoopEdge) -> Array:
+        """Return a loop (4,4) between poses, not views."""
+        in_older = np.diag([self.units[edge.older]] * 3 + [1.0]) @ edge.similarity
+        return stretched(in_older, 1.0 / self.units[edge.newer])
+
+    def _sigmas(self, edge: LoopEdge) -> tuple[float, float, float]:
+        """Return a loop's standard deviations: turn, shift in the older pose's unit, scale."""
+        return edge.sigma_rad, edge.sigma_m * self.units[edge.older], edge.sigma_scale

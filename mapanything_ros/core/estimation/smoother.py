@@ -1,0 +1,494 @@
+# Copyright 2026 The mapanything_ros Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The newest part of the path, as the best estimate of all that was said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import gtsam
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from mapanything_ros.core.datatypes import Array
+from mapanything_ros.core.estimation.factors import (
+    adjoint,
+    doubting,
+    FIXED,
+    FREE,
+    from_gtsam,
+    sigmas,
+    slipping,
+    to_gtsam,
+)
+from mapanything_ros.core.estimation.noise import Noise
+from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
+
+# Windows that are estimated together; those before stay as they are, until a loop moves them.
+HORIZON = 20
+# Errors, in standard deviations, at which a view is doubted, in stages (GNC): at first what is new
+# may lie anywhere.
+STAGES = (20.0, 10.0, 5.0, 5.0)
+CONTRADICTED = STAGES[-1]
+# Those at which odometry is: its turn, and its length, which errs alone where wheels slip.
+SLIP, SLIP_PLACE = 6.0, 3.0
+# A window whose views are doubted is doubted as a whole: mirrored, none of them is right. Its
+# weight is what is left of theirs on average, to this power.
+POWER = 4
+# The same for what is said of scale and of the vertical.
+DOUBT = 3.0
+# Of the direction of gravity as odometry has it, radians.
+GRAVITY_RAD = np.radians(0.5)
+# How much odometry's own scale changes from keyframe to keyframe (logarithm), on other ground say.
+ODOMETRY_DRIFT = 1e-4
+# Odometry of a robot at rest is as uncertain as after a motion of this share of the depth.
+LEAST_MOTION = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """
+    A keyframe that nothing but a loop moves any more.
+
+    ``pose`` (4,4) is a similarity, ``covariance`` (7,7) that of the step from the one that was
+    fixed before, in GTSAM's order: turn, shift, logarithm of scale. ``unit`` is the scale of its
+    depth over that of the pose.
+    """
+
+    number: int
+    pose: Array
+    covariance: Array
+    unit: float
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """How a keyframe's pose stands in that of an older one, a similarity (4,4), to some noise."""
+
+    older: int
+    newer: int
+    motion: Array
+    noise: gtsam.noiseModel.Base
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """
+    A window: how it sees keyframes, and what is said of its scale.
+
+    ``views`` gives ``world_from_camera`` (4,4) by keyframe id, ``first`` the ids of those that no
+    window saw before; ``depth`` is the window's median depth in its own unit. ``claims`` are
+    logarithms of the scale with their standard deviations; ``ties`` the same of the scale over
+    that of an earlier window, by its number.
+    """
+
+    number: int
+    views: dict[int, Array]
+    depth: float
+    first: frozenset[int] = frozenset()
+    claims: Sequence[tuple[float, float]] = ()
+    ties: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+
+
+class Smoother:
+    """
+    A fixed-lag smoother of keyframe poses, window similarities and scale.
+
+    A factor graph (GTSAM; Dellaert and Kaess 2017). ``windows`` are ``map_from_world`` (4,4),
+    similarities by window number; ``poses`` similarities by keyframe id, whose scale is that of
+    odometry's lengths there, or, where odometry is silent, that of the window which saw the
+    keyframe first. Factors: each window's view of each keyframe
+    (robust), odometry between keyframes in a row (robust), its vertical, what is said of a
+    window's scale, and that of windows which see the same. Keyframes that a window behind the
+    horizon has seen are held where they are.
+    """
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+        self.poses: dict[int, Array] = {}
+        self.windows: dict[int, Array] = {}
+        # Of each keyframe its first window, and the scale of that when it was placed.
+        self._units: dict[int, tuple[int, float]] = {}
+        self.nodes: list[Node] = []
+        self.odometry: dict[int, Array] = {}
+        # Of keyframes that are held, the standard deviation of the scale's logarithm.
+        self.held: dict[int, float] = {}
+        # Poses that are as certain as a window's view, whatever windows say.
+        self.anchors: dict[int, Array] = {}
+        # Those that were fixed; the last of them, and how far it may be off, (7,7).
+        self._fixed: set[int] = set()
+        self._last: int | None = None
+        self._covariance = np.zeros((7, 7))
+        # Loops that hold, and where the older keyframes of those are that are fixed.
+        self._loops: Sequence[Loop] = ()
+        self._older: dict[int, Array] = {}
+        # As of the last solution: of all keyframes, and where each begins.
+        self._covariances = np.zeros((0, 0))
+        self._rows: dict[int, int] = {}
+
+    def __copy__(self) -> Smoother:
+        other = Smoother(self.noise)
+        other.poses, other.odometry = dict(self.poses), dict(self.odometry)
+        other.windows, other._units = dict(self.windows), dict(self._units)
+        other.nodes = [replace(node, views=dict(node.views)) for node in self.nodes]
+        other.held, other.anchors = dict(self.held), dict(self.anchors)
+        other._fixed = set(self._fixed)
+        other._last, other._covariance = self._last, self._covariance
+        other._loops, other._older = self._loops, self._older
+        return other
+
+    def add(self, node: Node, map_from_world: Array, odometry: Mapping[int, Array]) -> None:
+        """Add a window where it may be, and odometry; its new keyframes' poses are to follow."""
+        self.nodes.append(node)
+        self.windows[node.number] = map_from_world
+        self.odometry.update(odometry)
+
+    def hold(self, numbers: Iterable[int], scale_sigma: float) -> None:
+        """Take where keyframes are as certain, and their scale as far as said."""
+        self.held.update(dict.fromkeys(numbers, scale_sigma))
+
+    def retire(self, keep: int = HORIZON) -> list[Fixed]:
+        """Forget all but the newest windows; return the keyframes that this fixes."""
+        old = self.nodes[:max(len(self.nodes) - keep, 0)]
+        if not old:
+            return []
+        self.nodes = self.nodes[len(old):]
+        seen = {number for node in self.nodes for number in node.views}
+        behind = {number for node in old for number in node.views} | self.poses.keys() - seen
+        fixed = self._row(behind & self.poses.keys() - self._fixed)
+        if fixed:
+            newest = fixed[-1].number
+            covariance = self.covariance(newest)
+            self._last, self._covariance = newest, covariance
+            self._fixed.update(each.number for each in fixed)
+            # One of them tells the scale, and no more than is known of it.
+            self.hold(self._fixed, FREE)
+            self.hold([newest], float(np.sqrt(covariance[6, 6])))
+        for number in self.poses.keys() - seen - {self._last}:
+            self.forget(number)
+        used = {window for window, _ in self._units.values()}
+        used |= {node.number for node in self.nodes}
+        self.windows = {number: self.windows[number] for number in used}
+        return fixed
+
+    def scale(self, node: Node) -> float:
+        """Return the map's unit over a window's."""
+        return scale_of(self.windows[node.number])
+
+    def motion(self, node: Node, before: int, after: int) -> Array:
+        """Return how a window has a camera in another's, rigid (4,4), in the map's unit."""
+        motion = np.linalg.inv(node.views[before]) @ node.views[after]
+        motion[:3, 3] *= self.scale(node)
+        return motion
+
+    def placed(self) -> set[int]:
+        """Return the keyframes whose depth came."""
+        return set(self._units)
+
+    def keep_units(self, node: Node, numbers: Iterable[int]) -> None:
+        """Take note that the depth of keyframes came in the scale that their first window has."""
+        for number in numbers:
+            self._units.setdefault(number, (node.number, self.scale(node)))
+
+    def map_from_view(self, number: int) -> Array:
+        """Return the pose (4,4) of a keyframe, with the scale of its depth since that came."""
+        window, then = self._units.get(number, (-1, 1.0))
+        now = scale_of(self.windows[window]) if window in self.windows else 1.0
+        return stretched(rigid(self.poses[number]), now / then)
+
+    def moving(self) -> list[Fixed]:
+        """Return the keyframes that are not fixed, as they are now."""
+        return self._row(self.poses.keys() - self._fixed)
+
+    def covariance(self, number: int) -> Array:
+        """Return how far a keyframe may be off, (7,7): turn, shift, logarithm of scale."""
+        own = self._joint(number)
+        if self._last is None or number in self.anchors:
+            return own
+        # The scale of what is held acts on all that follows, and is part of both.
+        to_number = adjoint(np.linalg.inv(self.poses[number]) @ self.poses[self._last])
+        passed = to_number[:, :6] @ self._covariance[:6, :6] @ to_number[:, :6].T
+        scale = self._joint(self._last, number)[6, 7:]
+        variance = self._covariance[6, 6]
+        common = np.outer(scale / variance, self._covariance[6, :6]) @ to_number[:, :6].T
+        return own + passed + common + common.T
+
+    def _row(self, numbers: Iterable[int]) -> list[Fixed]:
+        """Return keyframes in a row behind the last that was fixed."""
+        row: list[Fixed] = []
+        for number in sorted(numbers):
+            before = row[-1].number if row else self._last
+            covariance = np.zeros((7, 7)) if before is None else self._step(before, number)
+            pose = self.poses[number]
+            unit = scale_of(self.map_from_view(number)) / scale_of(pose)
+            row.append(Fixed(number, pose, covariance, unit))
+        return row
+
+    def _step(self, before: int, after: int) -> Array:
+        """Return the covariance (7,7) of the motion from a keyframe to another."""
+        there = adjoint(np.linalg.inv(self.poses[after]) @ self.poses[before])
+        motion = np.hstack([-there, np.eye(7)])
+        return motion @ self._joint(before, after) @ motion.T + FIXED ** 2 * np.eye(7)
+
+    def _joint(self, *numbers: int) -> Array:
+        """Return the covariance of keyframes together, in their order."""
+        rows = np.concatenate([self._rows[number] + np.arange(7) for number in numbers])
+        return self._covariances[np.ix_(rows, rows)]
+
+    def solve(self) -> None:
+        """Find the poses and similarities that fit all that was said best."""
+        keyframes = sorted(self.poses)
+        certain = [*self._held_factors(keyframes), *self._gravity_factors(keyframes),
+                   *self._loop_factors()]
+        odometry = list(self._odometry_factors(keyframes))
+        parameters = gtsam.LevenbergMarquardtParams()
+        parameters.setMaxIterations(20)
+        parameters.setRelativeErrorTol(1e-4)
+        trust = dict.fromkeys((node.number for node in self.nodes), 1.0)
+        for stage, doubt in enumerate(STAGES):
+            if stage:
+                trust = {node.number: self._trust(node, doubt) for node in self.nodes}
+            graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
+            for number in keyframes:
+                values.insert(_keyframe(number), to_gtsam(self.poses[number]))
+            for node in self.nodes:
+                values.insert(_window(node.number), to_gtsam(self.windows[node.number]))
+            for factor in (
+                    *certain, *self._view_factors(doubt, trust), *self._scale_factors(doubt),
+                    *odometry):
+                graph.add(factor)
+            found = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
+            for number in keyframes:
+                pose = from_gtsam(found.atSimilarity3(_keyframe(number)))
+                if number in self.held:
+                    # To the bit, but for its scale.
+                    pose = stretched(rigid(self.poses[number]), scale_of(pose))
+                self.poses[number] = pose
+            for node in self.nodes:
+                self.windows[node.number] = from_gtsam(
+                    found.atSimilarity3(_window(node.number)))
+        # Not GTSAM's Marginals: they refuse what is nearly free beside what is nearly certain.
+        information = graph.linearize(found).hessian()[0]
+        size = np.sqrt(np.diag(information))
+        self._covariances = np.linalg.inv(
+            information / np.outer(size, size)) / np.outer(size, size)
+        self._rows = {number: 7 * place for place, number in enumerate(keyframes)}
+
+    def repose(
+        self, poses: Mapping[int, Array], covariance: Array, loops: Sequence[Loop],
+    ) -> None:
+        """
+        Take corrected poses (4,4) of all keyframes, and the loops by which they were.
+
+        ``covariance`` (7,7) is that of the last fixed keyframe.
+        """
+        seen = {window: number for number, (window, _) in self._units.items()} | {
+            node.number: max(node.views) for node in self.nodes}
+        for window, number in seen.items():
+            moved = poses[number] @ np.linalg.inv(self.poses[number])
+            self.windows[window] = moved @ self.windows[window]
+        self.poses = {number: poses[number] for number in self.poses}
+        self._covariance = covariance
+        self._loops = [loop for loop in loops if loop.newer in self.poses]
+        self._older = {loop.older: poses[loop.older] for loop in self._loops}
+
+    def doubts(self, node: Node, numbers: Iterable[int] | None = None) -> dict[int, float]:
+        """Return by how many standard deviations a window errs about its keyframes, by id."""
+        numbers = list(node.views if numbers is None else numbers)
+        if not numbers:
+            return {}
+        usual = np.repeat(self._view_sigmas(node), 3)
+        seen = self.windows[node.number] @ np.stack([node.views[number] for number in numbers])
+        poses = np.stack([self.poses[number] for number in numbers])
+        # Whatever their scale is.
+        poses[:, :3, :3] *= self.scale(node) / np.linalg.norm(
+            poses[:, :3, 0], axis=1)[:, None, None]
+        errors = np.linalg.norm(difference(seen, poses)[:, :6] / usual, axis=1)
+        return dict(zip(numbers, errors.tolist(), strict=True))
+
+    def _view_sigmas(self, node: Node) -> tuple[float, float]:
+        """Return what a window errs in a view: radians, and its own unit."""
+        return self.noise.view(node.depth)
+
+    def odd(self, node: Node) -> set[int]:
+        """
+        Return the views that are more likely wrong than odometry is.
+
+        Those that contradict it on the way to them and on the way from them. Where the window fits
+        the path, lengths count only where they are right without the view: wheels slip longer.
+        """
+        known = [number for number in node.views if number in self.poses]
+        fitting = sum(doubt <= STAGES[0] for doubt in self.doubts(node, known).values())
+        vouched = len(known) > 1 and 2 * fitting > len(known)
+        row = sorted(node.views.keys() & self.odometry.keys())
+        odd = set()
+        for place, number in enumerate(row):
+            near = row[max(place - 1, 0):place + 2]
+            turns, lengths = np.reshape([
+                self._contradiction(*pair, self.motion(node, *pair)) for pair in pairwise(near)],
+                (-1, 2)).T > SLIP
+            if lengths.all() and vouched:
+                lengths = len(near) > 2 and self._contradiction(
+                    near[0], near[2], self.motion(node, near[0], near[2]))[1] <= SLIP
+            if len(near) > 1 and (turns.all() or np.all(lengths)):
+                odd.add(number)
+        return odd
+
+    def contradicted(self, number: int) -> bool:
+        """Say whether windows contradict each other about a keyframe, and most its pose."""
+        votes = [
+            self.doubts(node, [number])[number] <= CONTRADICTED for node in self.nodes
+            if number in node.views]
+        if len(votes) < 2 or all(votes):
+            return False
+        row = sorted(self.poses.keys() & self.odometry.keys())
+        if number in row:
+            place = row.index(number)
+            votes.append(any(
+                max(self._contradiction(*pair, np.linalg.inv(self.poses[pair[0]])
+                                        @ self.poses[pair[1]])) <= SLIP
+                for pair in pairwise(row[max(place - 1, 0):place + 2])))
+        return 2 * sum(votes) <= len(votes)
+
+    def _contradiction(self, before: int, after: int, motion: Array) -> tuple[float, float]:
+        """Return by how many standard deviations odometry turned, and went, otherwise."""
+        moved, turn, place = self._odometry_step(before, after)
+        error = difference(moved, motion)
+        return (float(np.linalg.norm(error[:3])) / turn, float(np.linalg.norm(error[3:6])) / place)
+
+    def forget(self, number: int) -> None:
+        """Take a keyframe out of the path."""
+        del self.poses[number]
+        self.odometry.pop(number, None)
+        self.held.pop(number, None)
+        self.anchors.pop(number, None)
+        self._units.pop(number, None)
+        self._fixed.discard(number)
+        for node in self.nodes:
+            node.views.pop(number, None)
+        self.nodes = [node for node in self.nodes if node.views]
+
+    def _odometry_step(self, before: int, after: int) -> tuple[Array, float, float]:
+        moved = np.linalg.inv(self.odometry[before]) @ self.odometry[after]
+        return moved, *self.noise.odometry(motion_size(moved, self.depth()))
+
+    def _trust(self, node: Node, doubt: float) -> float:
+        squares = np.square(list(self.doubts(node).values()))
+        return float((1.0 - (squares / (doubt ** 2 + squares)).mean()) ** POWER)
+
+    def _view_factors(
+        self, doubt: float, trust: Mapping[int, float],
+    ) -> Iterator[gtsam.NonlinearFactor]:
+        for node in self.nodes:
+            turn, place = np.array(self._view_sigmas(node)) / np.sqrt(trust[node.number])
+            for number, view in node.views.items():
+                # The window's unit over that of the pose, which it gives where it is the first.
+                unit = self.scale(node) / scale_of(self.poses[number])
+                gives = number in node.first and number not in self.odometry
+                yield gtsam.BetweenFactorSimilarity3(
+                    _window(node.number), _keyframe(number),
+                    to_gtsam(view if gives else stretched(view, 1.0 / unit)),
+                    doubting(
+                        sigmas(turn, place * unit, FIXED if gives else FREE), doubt))
+
+    def _scale_factors(self, doubt: float) -> Iterator[gtsam.NonlinearFactor]:
+        doubt *= DOUBT / STAGES[-1]
+        numbers = {node.number for node in self.nodes}
+        for node in self.nodes:
+            for scale, sigma in node.claims:
+                claimed = stretched(
+                    self.windows[node.number], np.exp(scale) / self.scale(node))
+                yield gtsam.PriorFactorSimilarity3(
+                    _window(node.number), to_gtsam(claimed),
+                    doubting(sigmas(FREE, FREE, sigma), doubt))
+            for number, (ratio, sigma) in node.ties.items():
+                if number in numbers:
+                    between = np.linalg.inv(self.windows[number]) @ self.windows[node.number]
+                    yield gtsam.BetweenFactorSimilarity3(
+                        _window(number), _window(node.number),
+                        to_gtsam(stretched(between, np.exp(ratio) / scale_of(between))),
+                        slipping(sigmas(FREE, FREE, sigma), DOUBT))
+
+    def _odometry_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+        for before, after in pairwise(number for number in keyframes if number in self.odometry):
+            moved, turn, place = self._odometry_step(before, after)
+            # Wheels that slip still turn right; and lengths mean the same, mostly.
+            for noise in (doubting(sigmas(turn, FREE, FREE), SLIP),
+                          doubting(sigmas(FREE, place, FREE), SLIP_PLACE),
+                          doubting(sigmas(FREE, FREE, ODOMETRY_DRIFT), SLIP)):
+                yield gtsam.BetweenFactorSimilarity3(
+                    _keyframe(before), _keyframe(after), to_gtsam(moved), noise)
+
+    def _gravity_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+        """Hold the vertical where odometry has it: mostly it knows it by an IMU or the floor."""
+        for number in keyframes:
+            if number not in self.odometry:
+                continue
+            pose = self.poses[number]
+            up = pose[:3, :3] @ self.odometry[number][2, :3] / scale_of(pose)
+            upright = pose.copy()
+            upright[:3, :3] = Rotation.from_rotvec(
+                np.cross(up, (0.0, 0.0, 1.0))).as_matrix() @ pose[:3, :3]
+            turn = upright[:3, :3] / scale_of(pose)
+            covariance = FREE ** 2 * np.eye(7)
+            covariance[:3, :3] = turn.T @ np.diag([GRAVITY_RAD ** 2] * 2 + [FREE ** 2]) @ turn
+            yield gtsam.PriorFactorSimilarity3(
+                _keyframe(number), to_gtsam(upright), doubting(
+                    gtsam.noiseModel.Gaussian.Covariance(covariance), DOUBT))
+
+    def _held_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+        for number in keyframes:
+            # Nothing is quite free, so that the problem can be solved whatever is doubted.
+            certain = (
+                (FIXED, FIXED, self.held[number]) if number in self.held else (FREE, FREE, FREE))
+            yield gtsam.PriorFactorSimilarity3(
+                _keyframe(number), to_gtsam(self.poses[number]), sigmas(*certain))
+            if number in self.anchors:
+                turn, place = self.noise.view(self.depth())
+                unit = scale_of(self.poses[number])
+                yield gtsam.PriorFactorSimilarity3(
+                    _keyframe(number), to_gtsam(stretched(self.anchors[number], unit)),
+                    sigmas(turn, place / unit, FREE))
+
+    def _loop_factors(self) -> Iterator[gtsam.NonlinearFactor]:
+        for loop in self._loops:
+            if loop.older in self.poses and loop.newer in self.poses:
+                yield gtsam.BetweenFactorSimilarity3(
+                    _keyframe(loop.older), _keyframe(loop.newer), to_gtsam(loop.motion),
+                    loop.noise)
+            elif loop.newer in self.poses:
+                yield gtsam.PriorFactorSimilarity3(
+                    _keyframe(loop.newer), to_gtsam(self._older[loop.older] @ loop.motion),
+                    loop.noise)
+
+    def depth(self) -> float:
+        """Return how far away things are, in the map's unit."""
+        return float(np.median([node.depth * self.scale(node) for node in self.nodes]))
+
+
+def motion_size(motion: Array, depth: float) -> float:
+    """Return how far a motion (4,4) moves what is seen at a depth."""
+    turn = Rotation.from_matrix(motion[:3, :3]).magnitude()
+    return float(max(np.linalg.norm(motion[:3, 3]) + depth * turn, LEAST_MOTION * depth))
+
+
+def _keyframe(number: int) -> int:
+    return int(gtsam.symbol('k', number))
+
+
+def _window(number: int) -> int:
+    return int(gtsam.symbol('w', number))
