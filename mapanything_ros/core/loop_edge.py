@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 
@@ -68,13 +67,3 @@ class LoopEdge:
         return bool(
             np.linalg.norm(error[:3]) <= max(GATE_SIGMAS * self.sigma_rad, GATE_RAD)
             and np.linalg.norm(error[3:]) <= max(GATE_SIGMAS * self.sigma_m, GATE_M))
-
-    def satisfied(self, poses: Mapping[int, Array]) -> bool:
-        """Say whether poses err no more than the loop itself, by one standard deviation."""
-        error = self.error(poses[self.older], poses[self.newer])
-        return bool((error ** 2 / self.variance).mean() <= 1.0)
-
-    @property
-    def variance(self) -> Array:
-        """Return the variances (6,) of ``error``."""
-        return np.repeat([self.sigma_rad ** 2, self.sigma_m ** 2], 3)

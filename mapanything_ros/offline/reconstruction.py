@@ -102,6 +102,7 @@ class Reconstruction:
         self._notices = notices
         self._reconstructor = Reconstructor(config, backend, source.selector())
         self._pieces: list[KeyframeStore] = []
+        self._begun = 0
         self._windows: list[WindowReport] = []
         self._scale = Scale('none')
 
@@ -210,7 +211,9 @@ class Reconstruction:
 
     def _keep(self, submap: Submap, window: Window) -> None:
         if submap.new_segment or not self._pieces:
-            self._pieces.append(KeyframeStore(self._folder / f'piece_{len(self._pieces)}'))
+            # Not their number now: pieces join.
+            self._pieces.append(KeyframeStore(self._folder / f'piece_{self._begun}'))
+            self._begun += 1
         store, poses = self._pieces[-1], self._reconstructor.map_from_views()
         store.forget(submap.gone)
         by_id = {keyframe.id: keyframe for keyframe in window.keyframes}

@@ -103,14 +103,16 @@ class Chain:
         loops = [
             edge for edge in (*self._held, *edges)
             if {edge.older, edge.newer} <= problem.poses.keys()]
-        if not problem.join(edges) and all(problem.doubt(edge) <= 1.0 for edge in edges):
+        if not problem.join(edges) and (problem.doubts(edges) <= 1.0).all():
             self._held = loops
             return None
         for factor in self._steps_to(newest, segment):
             problem.graph.add(factor)
         problem.hold_firsts()
         problem.solve(loops)
-        holding = [edge for edge in loops if problem.doubt(edge) <= DOUBT]
+        holding = [
+            edge for edge, doubt in zip(loops, problem.doubts(loops), strict=True)
+            if doubt <= DOUBT]
         self.removed += len(loops) - len(holding)
         if not set(edges) & set(holding):
             return None
@@ -190,7 +192,7 @@ class _Problem:
 
     def solve(self, loops: Sequence[LoopEdge]) -> None:
         """Move the poses to where most loops hold."""
-        doubt = max(self.doubt(edge) for edge in loops)
+        doubt = float(self.doubts(loops).max())
         parameters = gtsam.LevenbergMarquardtParams()
         parameters.setRelativeErrorTol(1e-3)
         while True:
@@ -216,11 +218,17 @@ class _Problem:
         assert self._marginals is not None, 'solved'
         return np.array(self._marginals.marginalCovariance(number))
 
-    def doubt(self, edge: LoopEdge) -> float:
-        """Return by how many of its standard deviations the poses err about a loop, rms."""
-        motion = np.linalg.inv(self.poses[edge.older]) @ self.poses[edge.newer]
-        error = difference(self._motion(edge), motion) / np.repeat(self._sigmas(edge), (3, 3, 1))
-        return float(np.sqrt(np.mean(error ** 2)))
+    def doubts(self, edges: Sequence[LoopEdge]) -> Array:
+        """Return by how many standard deviations the poses err about each loop, (N,), rms."""
+        if not edges:
+            return np.zeros(0)
+        older, newer = (
+            np.stack([self.poses[number] for number in numbers]) for numbers in (
+                [edge.older for edge in edges], [edge.newer for edge in edges]))
+        found = np.linalg.inv(older) @ newer
+        usual = np.repeat([self._sigmas(edge) for edge in edges], (3, 3, 1), axis=1)
+        error = difference(np.stack([self._motion(edge) for edge in edges]), found) / usual
+        return np.asarray(np.sqrt(np.mean(error ** 2, axis=1)))
 
     def loop(self, edge: LoopEdge, doubt: float) -> Loop:
         """Return a loop between poses, doubted from so many standard deviations on."""

@@ -49,7 +49,7 @@ SLIP, SLIP_PLACE = 6.0, 3.0
 # A window whose views are doubted is doubted as a whole: mirrored, none of them is right. Its
 # weight is what is left of theirs on average, to this power.
 POWER = 4
-# The same for what is said of scale and of the vertical.
+# Errors at which what is said of scale, and of the vertical, is doubted.
 DOUBT = 3.0
 # Of the direction of gravity as odometry has it, radians.
 GRAVITY_RAD = np.radians(0.5)
@@ -366,7 +366,7 @@ class Smoother:
 
     def _contradiction(self, before: int, after: int, motion: Array) -> tuple[float, float]:
         """Return by how many standard deviations odometry turned, and went, otherwise."""
-        moved, turn, place = self._odometry_step(before, after)
+        moved, turn, place = self._odometry_step(before, after, self.depth())
         error = difference(moved, motion)
         return (float(np.linalg.norm(error[:3])) / turn, float(np.linalg.norm(error[3:6])) / place)
 
@@ -382,9 +382,11 @@ class Smoother:
             node.views.pop(number, None)
         self.nodes = [node for node in self.nodes if node.views]
 
-    def _odometry_step(self, before: int, after: int) -> tuple[Array, float, float]:
+    def _odometry_step(
+        self, before: int, after: int, depth: float,
+    ) -> tuple[Array, float, float]:
         moved = np.linalg.inv(self.odometry[before]) @ self.odometry[after]
-        return moved, *self.noise.odometry(motion_size(moved, self.depth()))
+        return moved, *self.noise.odometry(motion_size(moved, depth))
 
     def _trust(self, node: Node, doubt: float) -> float:
         squares = np.square(list(self.doubts(node).values()))
@@ -424,8 +426,9 @@ class Smoother:
                         slipping(sigmas(FREE, FREE, sigma), DOUBT))
 
     def _odometry_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+        depth = self.depth()
         for before, after in pairwise(number for number in keyframes if number in self.odometry):
-            moved, turn, place = self._odometry_step(before, after)
+            moved, turn, place = self._odometry_step(before, after, depth)
             # Wheels that slip still turn right; and lengths mean the same, mostly.
             for noise in (doubting(sigmas(turn, FREE, FREE), SLIP),
                           doubting(sigmas(FREE, place, FREE), SLIP_PLACE),
@@ -451,6 +454,7 @@ class Smoother:
                     gtsam.noiseModel.Gaussian.Covariance(covariance), DOUBT))
 
     def _held_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+        turn, place = self.noise.view(self.depth())
         for number in keyframes:
             # Nothing is quite free, so that the problem can be solved whatever is doubted.
             certain = (
@@ -458,7 +462,6 @@ class Smoother:
             yield gtsam.PriorFactorSimilarity3(
                 _keyframe(number), to_gtsam(self.poses[number]), sigmas(*certain))
             if number in self.anchors:
-                turn, place = self.noise.view(self.depth())
                 unit = scale_of(self.poses[number])
                 yield gtsam.PriorFactorSimilarity3(
                     _keyframe(number), to_gtsam(stretched(self.anchors[number], unit)),
