@@ -53,7 +53,8 @@ def view(number, first, x_m=0.0, y_m=0.0):
 
 
 def add(smoother, node, map_from_world, poses, odometry):
-    smoother.add(node, map_from_world, odometry)
+    expected = {number: map_from_world @ view for number, view in node.views.items()}
+    smoother.add(node, expected, scale_of(map_from_world), odometry)
     smoother.poses.update(poses)
 
 
@@ -70,6 +71,48 @@ def straight(number, numbers, smoother, **kwargs):
     return new
 
 
+def moved(number, x_m=0.0, yaw_deg=0.0):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler('z', yaw_deg, degrees=True).as_matrix()
+    matrix[0, 3] = x_m
+    return pose(number) @ matrix
+
+
+def first_guess(poses, expected, unit=1.0):
+    """Return where a smoother puts a window that sees poses, of which others are expected."""
+    smoother = Smoother(Noise())
+    map_from_world = stretched(pose(9), unit)
+    views = {n: stretched(np.linalg.inv(map_from_world) @ p, unit) for n, p in poses.items()}
+    smoother.add(
+        Node(1, views, DEPTH / unit, frozenset(views), (), {}), expected, unit, {})
+    return smoother.windows[1], map_from_world
+
+
+@pytest.mark.parametrize('unit', [1.0, 0.04, 25.0])
+@pytest.mark.parametrize('wrong', [
+    {}, {2: moved(2, x_m=3.0)}, {0: moved(0, yaw_deg=90.0)},
+    {0: moved(0, x_m=-9.0), 5: moved(5, x_m=9.0, yaw_deg=180.0)}],
+    ids=['none', 'shift', 'turn', 'two'])
+def test_a_window_begins_where_most_of_its_views_are_expected(wrong, unit):
+    poses = {number: pose(number) for number in range(6)}
+    found, true = first_guess(poses | wrong, poses, unit)
+    np.testing.assert_allclose(found, true, rtol=1e-9, atol=1e-9)
+
+
+def test_only_what_is_expected_says_where_a_window_begins():
+    expected = {number: pose(number) for number in (2, 3, 7)}
+    found, true = first_guess({number: pose(number) for number in (1, 2, 3, 4)}, expected)
+    np.testing.assert_allclose(found, true, rtol=1e-9, atol=1e-9)
+
+
+def test_a_window_begins_with_its_own_scale_whatever_that_of_poses_is():
+    """A pose has odometry's unit; where its camera is, and how turned, is all that is asked."""
+    poses = {number: pose(number) for number in range(4)}
+    expected = {number: stretched(pose(number), 0.5 + number) for number in range(4)}
+    found, true = first_guess(poses, expected, 2.0)
+    np.testing.assert_allclose(found, true, rtol=1e-9, atol=1e-9)
+
+
 def retired_and_moving(windows, keep, odometry=False):
     """Drive on and on; return the smoother and what it has retired."""
     smoother, fixed = Smoother(Noise()), []
@@ -79,7 +122,7 @@ def retired_and_moving(windows, keep, odometry=False):
         if odometry:
             smoother.odometry.update({n: pose(n) for n in numbers})
         if not number:
-            smoother.hold([0], FIXED)
+            smoother.held[0] = FIXED
         smoother.solve()
         smoother.keep_units(smoother.nodes[-1], numbers)
         fixed += smoother.retire(keep)
@@ -140,7 +183,7 @@ def test_two_windows_that_differ_a_little_meet_half_way():
         views = {0: view(0, 0), 1: view(1, 0, y_m=aside)}
         poses = {} if number else {0: pose(0), 1: pose(1)}
         add(smoother, node(number, views, poses), pose(0), poses, {})
-    smoother.hold([0], FIXED)
+    smoother.held[0] = FIXED
     smoother.solve()
     np.testing.assert_allclose(smoother.poses[1], pose(1), atol=1e-4)
     # Each window has two views, and gives a share of the centimetre to each of them.
@@ -154,7 +197,7 @@ def test_the_covariance_is_what_views_err_by_the_number_of_windows(windows):
     smoother = Smoother(Noise())
     for number in range(windows):
         straight(number, [0, 1], smoother)
-    smoother.hold([0], FIXED)
+    smoother.held[0] = FIXED
     smoother.solve()
     turn, place = smoother.noise.view(DEPTH)
     # Both views err; what the first one is turned carries the second one along.
@@ -178,7 +221,7 @@ def test_what_is_said_of_scale_is_weighted_by_its_variance(claims):
     for number, claim in enumerate(claims):
         straight(number, [0, 1, 2], smoother, claims=[claim],
                  ties={0: (0.0, 1e-3)} if number else None)
-    smoother.hold([0], 1e2)
+    smoother.held[0] = 1e2
     smoother.solve()
     weights = [1 / sigma ** 2 for _, sigma in claims]
     expected = np.exp(np.average([scale for scale, _ in claims], weights=weights))
@@ -200,7 +243,7 @@ def test_odometry_alone_carries_keyframes_as_far_as_it_says():
             if n >= 5:
                 smoother.poses[n] = pose(n) @ pose(1)
     smoother.windows[1] = smoother.windows[1] @ pose(1)
-    smoother.hold([0], FIXED)
+    smoother.held[0] = FIXED
     smoother.solve()
     for number in (5, 6, 7):
         np.testing.assert_allclose(smoother.poses[number], pose(number), atol=1e-3)
@@ -210,7 +253,7 @@ def test_keyframes_that_are_held_do_not_move():
     """Whatever a window says of them, which most others contradict or not."""
     smoother = Smoother(Noise())
     straight(0, [0, 1, 2], smoother)
-    smoother.hold([0, 1, 2], FIXED)
+    smoother.held.update(dict.fromkeys([0, 1, 2], FIXED))
     for number, aside in ((1, 0.03), (2, 0.5)):
         views = {n: view(n, 1, y_m=aside * (n == 2)) for n in (1, 2, 3)}
         add(smoother, node(number, views, {3} - smoother.poses.keys()), pose(1), {
@@ -224,7 +267,7 @@ def test_a_keyframe_that_is_forgotten_is_nowhere():
     smoother = Smoother(Noise())
     straight(0, [0, 1, 2], smoother)
     straight(1, [1, 2, 3], smoother)
-    smoother.hold([0], FIXED)
+    smoother.held[0] = FIXED
     smoother.solve()
     smoother.forget(2)
     smoother.solve()
@@ -236,7 +279,7 @@ def test_a_keyframe_that_is_forgotten_is_nowhere():
 def test_a_copy_goes_its_own_way():
     smoother = Smoother(Noise())
     straight(0, [0, 1, 2], smoother)
-    smoother.hold([0], FIXED)
+    smoother.held[0] = FIXED
     smoother.solve()
     other = copy(smoother)
     straight(1, [1, 2, 3], other)
@@ -266,7 +309,8 @@ def test_as_many_windows_as_the_horizon_stay():
     smoother = Smoother(Noise())
     for number in range(HORIZON + 3):
         straight(number, [number, number + 1], smoother)
-        smoother.hold([0], FIXED) if not number else None
+        if not number:
+            smoother.held[0] = FIXED
     smoother.solve()
     smoother.retire()
     assert [each.number for each in smoother.nodes] == list(range(3, HORIZON + 3))
@@ -307,7 +351,7 @@ def test_what_a_window_places_later_follows_its_scale():
     """A keyframe whose depth came in a scale that its window has no more is as much smaller."""
     smoother = Smoother(Noise())
     straight(0, [0, 1, 2], smoother, claims=[(0.0, 0.1)])
-    smoother.hold([0], 1e2)
+    smoother.held[0] = 1e2
     smoother.solve()
     smoother.keep_units(smoother.nodes[0], [0, 1, 2])
     assert scale_of(smoother.map_from_view(2)) == pytest.approx(1.0, abs=1e-6)

@@ -25,15 +25,15 @@ import numpy as np
 
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 
-# Fewer pixels with depth than this, in the whole window, are no evidence.
-MIN_DEPTH_PIXELS = 500
+# Fewer pixels of the whole window than this are no evidence.
+MIN_PIXELS = 100
 # Fewer poses, or a shorter longest baseline, say more about noise than about scale.
 MIN_ODOMETRY_POSES = 3
 MIN_ODOMETRY_BASELINE_M = 0.1
 # What odometry and windows err in a short distance, whatever its length.
 ODOMETRY_SIGMA_M = 0.01
 # Evidence is never more certain than this: its errors have a common part.
-MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.003}
+MIN_SIGMA = {'depth': 0.003, 'odometry': 0.005, 'map': 0.01, 'model': 0.01}
 # Median absolute deviation to standard deviation, for normal errors.
 MAD_TO_SIGMA = 1.4826
 # Pixels of a depth image err together: all of them are worth so many independent ones.
@@ -63,12 +63,10 @@ def evidence_of_ratios(source: str, ratios: Array, samples: float) -> Evidence:
     return Evidence(source, factor, residual, max(sigma, MIN_SIGMA[source]))
 
 
-def evidence_of_views(
-    source: str, ratios: Sequence[Array], min_pixels: int,
-) -> Evidence | None:
+def evidence_of_views(source: str, ratios: Sequence[Array]) -> Evidence | None:
     """Make evidence of the ratios (N,) of each view's pixels; None where those are too few."""
     together = np.concatenate(ratios) if ratios else np.empty(0)
-    if len(together) < min_pixels:
+    if len(together) < MIN_PIXELS:
         return None
     return evidence_of_ratios(
         source, together, SAMPLES_A_VIEW * sum(len(of_view) > 0 for of_view in ratios))
@@ -79,7 +77,7 @@ def depth_evidence(
 ) -> Evidence | None:
     """Compare the window's depth with the sensor's; None where there is too little of it."""
     ratios = [_depth_ratios(view, keyframes[view.keyframe_id]) for view in views]
-    return evidence_of_views('depth', ratios, MIN_DEPTH_PIXELS)
+    return evidence_of_views('depth', ratios)
 
 
 def odometry_evidence(

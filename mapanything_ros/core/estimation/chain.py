@@ -24,9 +24,12 @@ import numpy as np
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.estimation.factors import (
+    DOUBT,
     doubting,
     FIXED,
+    FREE,
     from_gtsam,
+    POSE_DOUBT,
     sigmas,
     to_gtsam,
 )
@@ -34,9 +37,9 @@ from mapanything_ros.core.estimation.similarity import difference, scale_of, str
 from mapanything_ros.core.estimation.smoother import Fixed, Loop
 from mapanything_ros.core.loop_edge import LoopEdge
 
-# The error of a loop, in standard deviations, at which it is doubted. Doubt comes in stages (GNC,
-# Yang et al. 2020), each so many times stricter than the one before: at first the drift is in all.
-DOUBT, STRICTER = 6.0, 3.0
+# Doubt comes in stages (GNC, Yang et al. 2020), each so many times stricter than the one before:
+# at first the drift is in all loops.
+STRICTER = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,8 @@ class Chain:
         self.units: dict[int, float] = {}
         # Segments that are in metres.
         self.metric: set[int] = set()
+        # Those of whose scale windows say something.
+        self.claimed: set[int] = set()
         # Of each keyframe its segment, of each segment the oldest that it was joined to.
         self.segments: dict[int, int] = {}
         self.joined: dict[int, int] = {}
@@ -83,6 +88,8 @@ class Chain:
             self.poses[each.number] = each.pose
             self.units[each.number] = each.unit
             self.segments[each.number] = segment
+            if each.claims:
+                self.claimed.add(segment)
 
     def path(self, segment: int) -> dict[int, Array]:
         """Return the poses of views (4,4) in the map of a segment and of those joined to it."""
@@ -112,7 +119,7 @@ class Chain:
         problem.solve(loops)
         holding = [
             edge for edge, doubt in zip(loops, problem.doubts(loops), strict=True)
-            if doubt <= DOUBT]
+            if doubt <= POSE_DOUBT]
         self.removed += len(loops) - len(holding)
         if not set(edges) & set(holding):
             return None
@@ -123,7 +130,7 @@ class Chain:
         self.poses = {number: problem.poses[number] for number in self.poses}
         return Corrected(
             problem.poses, problem.covariance(next(reversed(self.poses), None)),
-            [problem.loop(edge, DOUBT) for edge in holding])
+            [problem.loop(edge, POSE_DOUBT) for edge in holding])
 
     def _steps_to(
         self, fixed: Sequence[Fixed], segment: int,
@@ -139,6 +146,10 @@ class Chain:
                 steps.append(gtsam.BetweenFactorSimilarity3(
                     before, each.number, to_gtsam(motion),
                     gtsam.noiseModel.Gaussian.Covariance(each.covariance)))
+            for scale, sigma in each.claims:
+                steps.append(gtsam.PriorFactorSimilarity3(
+                    each.number, to_gtsam(stretched(each.pose, np.exp(scale))),
+                    doubting(sigmas(FREE, FREE, sigma), DOUBT)))
             before = each.number
             poses[before] = each.pose
         return steps
@@ -152,6 +163,7 @@ class _Problem:
         self.poses = chain.poses | {each.number: each.pose for each in newest}
         self.units = chain.units | {each.number: each.unit for each in newest}
         self._metric = chain.metric
+        self._claimed = chain.claimed | {segment for each in newest if each.claims}
         self.segments = chain.segments | {each.number: segment for each in newest}
         self.joined = dict(chain.joined)
         self._marginals: gtsam.Marginals | None = None
@@ -180,15 +192,20 @@ class _Problem:
         return segment not in self._metric, segment
 
     def hold_firsts(self) -> None:
-        """Hold the first keyframe of each segment that was joined to no older one."""
+        """
+        Hold the first keyframe of each segment that was joined to no older one.
+
+        But not its scale, where windows say something of that.
+        """
         held: set[int] = set()
+        claimed = {self.joined[segment] for segment in self._claimed}
         for number, segment in self.segments.items():
             to = self.joined[segment]
             if to == segment and to not in held:
                 held.add(to)
                 self.graph.add(gtsam.PriorFactorSimilarity3(
                     number, to_gtsam(self.poses[number]),
-                    gtsam.noiseModel.Isotropic.Sigma(7, FIXED)))
+                    sigmas(FIXED, FIXED, FREE if to in claimed else FIXED)))
 
     def solve(self, loops: Sequence[LoopEdge]) -> None:
         """Move the poses to where most loops hold."""
@@ -196,7 +213,7 @@ class _Problem:
         parameters = gtsam.LevenbergMarquardtParams()
         parameters.setRelativeErrorTol(1e-3)
         while True:
-            doubt = max(doubt / STRICTER, DOUBT)
+            doubt = max(doubt / STRICTER, POSE_DOUBT)
             values, graph = gtsam.Values(), gtsam.NonlinearFactorGraph(self.graph)
             for number, pose in self.poses.items():
                 values.insert(number, to_gtsam(pose))
@@ -207,7 +224,7 @@ class _Problem:
             found = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
             self.poses = {
                 number: from_gtsam(found.atSimilarity3(number)) for number in self.poses}
-            if doubt == DOUBT:
+            if doubt == POSE_DOUBT:
                 self._marginals = gtsam.Marginals(graph, found)
                 return
 

@@ -35,13 +35,10 @@ from mapanything_ros.core.datatypes import (
 )
 from mapanything_ros.core.errors import AlignmentError
 from mapanything_ros.core.estimation.chain import Chain
-from mapanything_ros.core.estimation.factors import FIXED, FREE
+from mapanything_ros.core.estimation.factors import DOUBT, FIXED, FREE, POSE_DOUBT
 from mapanything_ros.core.estimation.noise import Noise
-from mapanything_ros.core.estimation.registration import register
 from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
 from mapanything_ros.core.estimation.smoother import (
-    CONTRADICTED,
-    motion_size,
     Node,
     Smoother,
 )
@@ -53,6 +50,7 @@ from mapanything_ros.core.scale import (
     evidence_of_views,
     MIN_ODOMETRY_BASELINE_M,
     MIN_ODOMETRY_POSES,
+    MIN_SIGMA,
     odometry_evidence,
     rescaled,
 )
@@ -62,13 +60,6 @@ BODY_FROM_OPTICAL: Array = np.array(
     [[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 # How far a backend's own metric scale is off (log), where it has no evidence of its own.
 MODEL_SIGMA = 0.1
-MIN_MODEL_SIGMA = 0.01
-# What windows err, smoothly, in the depth of the same picture (log).
-TIE_SIGMA = 0.01
-# Pixels that two views must share to be compared.
-MIN_SHARED_PIXELS = 100
-# What is said of a window's scale and is so many standard deviations off contradicts the map.
-GATE = 4.0
 
 Keyframes = Mapping[int, Keyframe]
 
@@ -145,15 +136,12 @@ class Estimator:
             expected, level = self._beginning(window, by_id, odometry)
         # Odometry is asked where the map does not tell enough.
         told = {n: expected[n] for n in known} if len(known) > 1 else expected
-        map_from_world = register(
-            node.views, told, node.depth, _tied_scale(node, smoother),
-            evidence.factor if evidence else 1.0)
-        smoother.add(node, map_from_world, odometry)
+        smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
         held = {min(expected)} if new_segment else set()
         if self._trust_odometry:
             smoother.anchors.update({n: odometry[n] for n in odometry.keys() & node.first})
         smoother.poses |= _guesses(smoother, node, expected, held)
-        smoother.hold(held, self._held_scale(node, held <= odometry.keys()))
+        smoother.held |= dict.fromkeys(held, self._held_scale(node, held <= odometry.keys()))
         self._learn(node, smoother)
         smoother.solve()
         _require_fit(smoother, node, set(expected) if odometry else known,
@@ -271,7 +259,7 @@ class Estimator:
         if evidence is None and own.metric and (
                 self._scale_source == 'model' or not (self._metric and tied)):
             sigma = MODEL_SIGMA if own.source == 'model' else max(
-                MIN_MODEL_SIGMA, 0.0 if math.isnan(own.residual) else own.residual)
+                MIN_SIGMA['model'], 0.0 if math.isnan(own.residual) else own.residual)
             evidence = Evidence(own.source, 1.0, own.residual, sigma)
         return evidence
 
@@ -286,10 +274,10 @@ class Estimator:
                     ratio = before.depth_m[both] / view.depth_m.to(before.depth_m.device)[both]
                     ratios.setdefault(number, []).append(ratio.cpu().numpy().astype(float))
         evidence = {
-            number: evidence_of_views('map', each, MIN_SHARED_PIXELS)
+            number: evidence_of_views('map', each)
             for number, each in ratios.items()}
         return {
-            number: (math.log(found.factor), math.hypot(found.sigma, TIE_SIGMA))
+            number: (math.log(found.factor), found.sigma)
             for number, found in evidence.items() if found}
 
     def _require_scale(
@@ -321,10 +309,9 @@ class Estimator:
                 difference(smoother.motion(other, *pair), moved) for other in smoother.nodes
                 if other is not node and set(pair) <= other.views.keys()]
             if set(pair) <= smoother.odometry.keys():
-                before, after = (smoother.odometry[number] for number in pair)
-                measured = np.linalg.inv(before) @ after
+                (measured,), (size,) = smoother.odometry_steps(pair)
                 moved[:3, 3] /= scale_of(smoother.poses[pair[0]])
-                by_odometry.append((difference(measured, moved), motion_size(measured, depth)))
+                by_odometry.append((difference(measured, moved), size))
         if self._trust_odometry:
             # What windows err alike is an error, too.
             by_windows = [error for error, _ in by_odometry]
@@ -350,7 +337,7 @@ class Estimator:
         gone = [n for n in node.views if n not in smoother.held and smoother.contradicted(n)]
         for number in gone:
             smoother.forget(number)
-        kept = [n for n in node.views if doubts[n] <= CONTRADICTED]
+        kept = [n for n in node.views if n not in gone and doubts[n] <= POSE_DOUBT]
         smoother.keep_units(node, kept)
         for view in window.views:
             if view.keyframe_id in kept:
@@ -395,7 +382,7 @@ class Estimator:
             smoother = self._smoother
             newest = max(smoother.poses.keys() & smoother.odometry.keys())
             larger *= scale_of(smoother.poses[newest])
-        if abs(math.log(larger)) <= GATE * math.hypot(evidence.sigma, TIE_SIGMA):
+        if abs(math.log(larger)) <= DOUBT * math.hypot(evidence.sigma, MIN_SIGMA['map']):
             return Scale(evidence.source, factor, evidence.residual), ''
         if evidence.source == 'model':
             warning = (
@@ -424,12 +411,14 @@ class Estimator:
         return (covariance + covariance.T) / 2.0
 
 
-def _tied_scale(node: Node, smoother: Smoother) -> float | None:
-    """Return the scale that a window has by the depth that it shares with another."""
+def _likely_scale(
+    node: Node, smoother: Smoother, evidence: Evidence | None, expected: Mapping[int, Array],
+) -> float:
+    """Return the scale that a window has by the depth that it shares with others, or is said."""
     for number, (ratio, _) in node.ties.items():
         if number in smoother.windows:
             return math.exp(ratio) * scale_of(smoother.windows[number])
-    return None
+    return (evidence.factor if evidence else 1.0) * scale_of(expected[min(expected)])
 
 
 def _guesses(
@@ -456,7 +445,7 @@ def _require_fit(
 ) -> None:
     """Raise AlignmentError where a window contradicts most of what ties it."""
     doubts = smoother.doubts(node)
-    wrong = [number for number in tied if doubts[number] > CONTRADICTED]
+    wrong = [number for number in tied if doubts[number] > POSE_DOUBT]
     if len(wrong) > (1.0 - min_inliers) * len(tied):
         raise AlignmentError(
             f'the window disagrees with the map or the odometry about {len(wrong)} of '

@@ -26,6 +26,8 @@ from mapanything_ros.core.estimation.similarity import scale_of
 FREE = 1e2
 # Of what is not to move.
 FIXED = 1e-4
+# The errors, in standard deviations, at which a pose is doubted, and at which one number is.
+POSE_DOUBT, DOUBT = 5.0, 3.0
 
 
 def to_gtsam(similarity: Array) -> gtsam.Similarity3:

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 import math
 
 import numpy as np
+from scipy.special import chdtri
 
 from mapanything_ros.core.datatypes import Array
 
@@ -34,10 +35,6 @@ MEMORY = 200
 # Nothing is believed to err less than this share of what is assumed first: windows may err alike,
 # which comparing them does not show, and loops must be able to mend that.
 LEAST = 0.3
-# Medians of the squares of normal errors (chi-square): of three together, and of one. Odometry
-# errs about one axis and along one direction above all, and is better thought too bad than too
-# good.
-THREE, ONE = 2.366, 0.455
 
 
 class Noise:
@@ -51,49 +48,48 @@ class Noise:
     """
 
     def __init__(self) -> None:
-        first = np.array([FIRST_RAD, FIRST_SHARE]) ** 2
-        odometry = np.array([ODOMETRY_RAD, ODOMETRY_SHARE]) ** 2
-        self._view_least, self._odometry_least = LEAST ** 2 * first, LEAST ** 2 * odometry
-        self._views = deque([first] * FIRST_COUNT, MEMORY)
-        self._odometry = deque([odometry] * FIRST_COUNT, MEMORY)
-        self._estimate()
+        self._views = _Learned(FIRST_RAD, FIRST_SHARE)
+        self._odometry = _Learned(ODOMETRY_RAD, ODOMETRY_SHARE)
 
     def compare_windows(self, differences: Iterable[Array], depth: float) -> None:
         """Take how one window's motions between views differ from another's, (6,) each."""
-        for turn, shift in _squares(differences, THREE):
-            # Four views have erred.
-            self._views.append(np.array([turn, shift / depth ** 2]) / 4.0)
-        self._estimate()
+        # Four views have erred.
+        self._views.learn(_variances(each, 3) / (4.0, 4.0 * depth ** 2) for each in differences)
 
     def compare_odometry(
         self, differences: Iterable[tuple[Array, float]], depth: float,
     ) -> None:
         """Take how odometry's motions differ from a window's, (6,), each with its size."""
-        turn_rad, place = self.view(depth)
-        for (turn, shift), size in (
-                (_squares([difference], ONE)[0], size) for difference, size in differences):
-            of_views = 2.0 * np.array([turn_rad, place]) ** 2
-            self._odometry.append((np.array([turn, shift]) - of_views) / size)
-        self._estimate()
+        of_views = 2.0 * np.square(self.view(depth))
+        # It errs about one axis and along one direction above all, and is better thought too bad
+        # than too good.
+        self._odometry.learn(
+            (_variances(each, 1) - of_views) / size for each, size in differences)
 
-    def view(self, depth: float) -> tuple[float, float]:
-        """Return what a window errs in a view that sees things at a depth: turn and place."""
-        turn, share = self._view
-        return turn, share * depth
+    def view(self, depth: float) -> Array:
+        """Return what a window errs in a view of things at a depth: turn and place, (2,)."""
+        return self._views.sigmas * (1.0, depth)
 
-    def odometry(self, size: float) -> tuple[float, float]:
-        """Return what odometry errs in a motion of a size: turn and place."""
-        turn, place = self._of_odometry
-        return turn * math.sqrt(size), place * math.sqrt(size)
-
-    def _estimate(self) -> None:
-        self._view, self._of_odometry = (
-            np.sqrt(np.maximum(np.median(squares, axis=0), least)).tolist()
-            for squares, least in (
-                (self._views, self._view_least), (self._odometry, self._odometry_least)))
+    def odometry(self, size: float) -> Array:
+        """Return what odometry errs in a motion of a size: turn and place, (2,)."""
+        return self._odometry.sigmas * math.sqrt(size)
 
 
-def _squares(differences: Iterable[Array], median: float) -> list[tuple[float, float]]:
-    """Return the variances by axis that turns and shifts (6,) stand for in a median."""
-    return [
-        (float(d[:3] @ d[:3]) / median, float(d[3:6] @ d[3:6]) / median) for d in differences]
+class _Learned:
+    """Two standard deviations: medians of the last comparisons."""
+
+    def __init__(self, *first: float) -> None:
+        self.sigmas: Array = np.array(first)
+        self._least = np.square(LEAST * self.sigmas)
+        self._squares = deque([np.square(first)] * FIRST_COUNT, MEMORY)
+
+    def learn(self, squares: Iterable[Array]) -> None:
+        """Take more squares, (2,) each."""
+        self._squares.extend(squares)
+        self.sigmas = np.sqrt(np.maximum(np.median(self._squares, axis=0), self._least))
+
+
+def _variances(difference: Array, axes: int) -> Array:
+    """Return the variances by axis that a turn and shift (6,) stand for in a median (chi2)."""
+    squares = np.square(difference[:6]).reshape(2, 3).sum(axis=1)
+    return np.asarray(squares / chdtri(axes, 0.5))

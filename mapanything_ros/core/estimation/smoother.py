@@ -17,20 +17,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import gtsam
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.estimation.factors import (
     adjoint,
+    DOUBT,
     doubting,
     FIXED,
     FREE,
     from_gtsam,
+    POSE_DOUBT,
     sigmas,
     slipping,
     to_gtsam,
@@ -42,19 +46,12 @@ from mapanything_ros.core.estimation.similarity import difference, rigid, scale_
 HORIZON = 20
 # Errors, in standard deviations, at which a view is doubted, in stages (GNC): at first what is new
 # may lie anywhere.
-STAGES = (20.0, 10.0, 5.0, 5.0)
-CONTRADICTED = STAGES[-1]
-# Those at which odometry is: its turn, and its length, which errs alone where wheels slip.
-SLIP, SLIP_PLACE = 6.0, 3.0
+STAGES = (20.0, 10.0, POSE_DOUBT, POSE_DOUBT)
 # A window whose views are doubted is doubted as a whole: mirrored, none of them is right. Its
 # weight is what is left of theirs on average, to this power.
 POWER = 4
-# Errors at which what is said of scale, and of the vertical, is doubted.
-DOUBT = 3.0
 # Of the direction of gravity as odometry has it, radians.
 GRAVITY_RAD = np.radians(0.5)
-# How much odometry's own scale changes from keyframe to keyframe (logarithm), on other ground say.
-ODOMETRY_DRIFT = 1e-4
 # Odometry of a robot at rest is as uncertain as after a motion of this share of the depth.
 LEAST_MOTION = 0.01
 
@@ -66,13 +63,15 @@ class Fixed:
 
     ``pose`` (4,4) is a similarity, ``covariance`` (7,7) that of the step from the one that was
     fixed before, in GTSAM's order: turn, shift, logarithm of scale. ``unit`` is the scale of its
-    depth over that of the pose.
+    depth over that of the pose. ``claims`` are what is said of the scale there: by how much its
+    logarithm should be larger, with the standard deviation.
     """
 
     number: int
     pose: Array
     covariance: Array
     unit: float
+    claims: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class Node:
     """
 
     number: int
-    views: dict[int, Array]
+    views: Mapping[int, Array]
     depth: float
     first: frozenset[int] = frozenset()
     claims: Sequence[tuple[float, float]] = ()
@@ -137,29 +136,35 @@ class Smoother:
         self._loops: Sequence[Loop] = ()
         self._older: dict[int, Array] = {}
         # As of the last solution: of all keyframes, and where each begins.
-        self._covariances = np.zeros((0, 0))
-        self._rows: dict[int, int] = {}
+        self._factor = (np.zeros((0, 0)), False)
+        self._size = np.zeros(0)
+        self._rows: dict[int, slice] = {}
+        self._columns: dict[int, Array] = {}
 
     def __copy__(self) -> Smoother:
         other = Smoother(self.noise)
-        other.poses, other.odometry = dict(self.poses), dict(self.odometry)
-        other.windows, other._units = dict(self.windows), dict(self._units)
-        other.nodes = [replace(node, views=dict(node.views)) for node in self.nodes]
-        other.held, other.anchors = dict(self.held), dict(self.anchors)
-        other._fixed = set(self._fixed)
-        other._last, other._covariance = self._last, self._covariance
-        other._loops, other._older = self._loops, self._older
+        other.__dict__ |= {
+            name: copy(value) for name, value in vars(self).items() if name != 'noise'}
         return other
 
-    def add(self, node: Node, map_from_world: Array, odometry: Mapping[int, Array]) -> None:
-        """Add a window where it may be, and odometry; its new keyframes' poses are to follow."""
-        self.nodes.append(node)
-        self.windows[node.number] = map_from_world
-        self.odometry.update(odometry)
+    def add(
+        self, node: Node, expected: Mapping[int, Array], scale: float,
+        odometry: Mapping[int, Array],
+    ) -> None:
+        """
+        Add a window where most of its keyframes are as expected (4,4), and odometry.
 
-    def hold(self, numbers: Iterable[int], scale_sigma: float) -> None:
-        """Take where keyframes are as certain, and their scale as far as said."""
-        self.held.update(dict.fromkeys(numbers, scale_sigma))
+        It has one of them exactly there. The poses of its new keyframes are to follow.
+        """
+        self.nodes.append(node)
+        self.odometry.update(odometry)
+        told = [(node, number) for number in sorted(node.views.keys() & expected.keys())]
+        fits = {}
+        for _, number in told:
+            pose = stretched(rigid(expected[number]), scale)
+            guess = self.windows[node.number] = pose @ np.linalg.inv(node.views[number])
+            fits[float(_weights(self._errors(told, expected), STAGES[0]).mean())] = guess
+        self.windows[node.number] = fits[max(fits)]
 
     def retire(self, keep: int = HORIZON) -> list[Fixed]:
         """Forget all but the newest windows; return the keyframes that this fixes."""
@@ -169,15 +174,15 @@ class Smoother:
         self.nodes = self.nodes[len(old):]
         seen = {number for node in self.nodes for number in node.views}
         behind = {number for node in old for number in node.views} | self.poses.keys() - seen
-        fixed = self._row(behind & self.poses.keys() - self._fixed)
+        fixed = self._row(behind & self.poses.keys() - self._fixed, old)
         if fixed:
             newest = fixed[-1].number
             covariance = self.covariance(newest)
             self._last, self._covariance = newest, covariance
             self._fixed.update(each.number for each in fixed)
             # One of them tells the scale, and no more than is known of it.
-            self.hold(self._fixed, FREE)
-            self.hold([newest], float(np.sqrt(covariance[6, 6])))
+            self.held |= dict.fromkeys(self._fixed, FREE)
+            self.held[newest] = float(np.sqrt(covariance[6, 6]))
         for number in self.poses.keys() - seen - {self._last}:
             self.forget(number)
         used = {window for window, _ in self._units.values()}
@@ -212,7 +217,7 @@ class Smoother:
 
     def moving(self) -> list[Fixed]:
         """Return the keyframes that are not fixed, as they are now."""
-        return self._row(self.poses.keys() - self._fixed)
+        return self._row(self.poses.keys() - self._fixed, self.nodes)
 
     def covariance(self, number: int) -> Array:
         """Return how far a keyframe may be off, (7,7): turn, shift, logarithm of scale."""
@@ -227,15 +232,19 @@ class Smoother:
         common = np.outer(scale / variance, self._covariance[6, :6]) @ to_number[:, :6].T
         return own + passed + common + common.T
 
-    def _row(self, numbers: Iterable[int]) -> list[Fixed]:
-        """Return keyframes in a row behind the last that was fixed."""
+    def _row(self, numbers: Iterable[int], nodes: Iterable[Node]) -> list[Fixed]:
+        """Return keyframes in a row behind the last that was fixed, with what windows claim."""
         row: list[Fixed] = []
+        claims = {
+            max(node.views): [
+                (scale - float(np.log(self.scale(node))), sigma) for scale, sigma in node.claims]
+            for node in nodes}
         for number in sorted(numbers):
             before = row[-1].number if row else self._last
             covariance = np.zeros((7, 7)) if before is None else self._step(before, number)
             pose = self.poses[number]
             unit = scale_of(self.map_from_view(number)) / scale_of(pose)
-            row.append(Fixed(number, pose, covariance, unit))
+            row.append(Fixed(number, pose, covariance, unit, claims.get(number, ())))
         return row
 
     def _step(self, before: int, after: int) -> Array:
@@ -246,8 +255,18 @@ class Smoother:
 
     def _joint(self, *numbers: int) -> Array:
         """Return the covariance of keyframes together, in their order."""
-        rows = np.concatenate([self._rows[number] + np.arange(7) for number in numbers])
-        return self._covariances[np.ix_(rows, rows)]
+        return np.block([
+            [self._column(number)[self._rows[row]] for number in numbers] for row in numbers])
+
+    def _column(self, number: int) -> Array:
+        """Return the covariance (N,7) of everything with a keyframe."""
+        if number not in self._columns:
+            rows = self._rows[number]
+            column = np.zeros((len(self._size), 7))
+            column[rows] = np.diag(1.0 / self._size[rows])
+            self._columns[number] = cho_solve(
+                self._factor, column, check_finite=False) / self._size[:, None]
+        return self._columns[number]
 
     def solve(self) -> None:
         """Find the poses and similarities that fit all that was said best."""
@@ -259,34 +278,37 @@ class Smoother:
         parameters.setMaxIterations(20)
         parameters.setRelativeErrorTol(1e-4)
         trust = dict.fromkeys((node.number for node in self.nodes), 1.0)
+        values = gtsam.Values()
+        for number in keyframes:
+            values.insert(_keyframe(number), to_gtsam(self.poses[number]))
+        for node in self.nodes:
+            values.insert(_window(node.number), to_gtsam(self.windows[node.number]))
         for stage, doubt in enumerate(STAGES):
             if stage:
-                trust = {node.number: self._trust(node, doubt) for node in self.nodes}
-            graph, values = gtsam.NonlinearFactorGraph(), gtsam.Values()
-            for number in keyframes:
-                values.insert(_keyframe(number), to_gtsam(self.poses[number]))
-            for node in self.nodes:
-                values.insert(_window(node.number), to_gtsam(self.windows[node.number]))
+                trust = self._trust(doubt)
+            graph = gtsam.NonlinearFactorGraph()
             for factor in (
                     *certain, *self._view_factors(doubt, trust), *self._scale_factors(doubt),
                     *odometry):
                 graph.add(factor)
-            found = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
+            values = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
             for number in keyframes:
-                pose = from_gtsam(found.atSimilarity3(_keyframe(number)))
+                pose = from_gtsam(values.atSimilarity3(_keyframe(number)))
                 if number in self.held:
                     # To the bit, but for its scale.
                     pose = stretched(rigid(self.poses[number]), scale_of(pose))
                 self.poses[number] = pose
             for node in self.nodes:
                 self.windows[node.number] = from_gtsam(
-                    found.atSimilarity3(_window(node.number)))
+                    values.atSimilarity3(_window(node.number)))
         # Not GTSAM's Marginals: they refuse what is nearly free beside what is nearly certain.
-        information = graph.linearize(found).hessian()[0]
-        size = np.sqrt(np.diag(information))
-        self._covariances = np.linalg.inv(
-            information / np.outer(size, size)) / np.outer(size, size)
-        self._rows = {number: 7 * place for place, number in enumerate(keyframes)}
+        information = graph.linearize(values).hessian()[0]
+        self._size = np.sqrt(np.diag(information))
+        self._factor = cho_factor(
+            information / np.outer(self._size, self._size), check_finite=False)
+        self._rows = {
+            number: slice(7 * place, 7 * place + 7) for place, number in enumerate(keyframes)}
+        self._columns = {}
 
     def repose(
         self, poses: Mapping[int, Array], covariance: Array, loops: Sequence[Loop],
@@ -306,23 +328,23 @@ class Smoother:
         self._loops = [loop for loop in loops if loop.newer in self.poses]
         self._older = {loop.older: poses[loop.older] for loop in self._loops}
 
-    def doubts(self, node: Node, numbers: Iterable[int] | None = None) -> dict[int, float]:
+    def doubts(self, node: Node) -> dict[int, float]:
         """Return by how many standard deviations a window errs about its keyframes, by id."""
-        numbers = list(node.views if numbers is None else numbers)
-        if not numbers:
-            return {}
-        usual = np.repeat(self._view_sigmas(node), 3)
-        seen = self.windows[node.number] @ np.stack([node.views[number] for number in numbers])
-        poses = np.stack([self.poses[number] for number in numbers])
-        # Whatever their scale is.
-        poses[:, :3, :3] *= self.scale(node) / np.linalg.norm(
-            poses[:, :3, 0], axis=1)[:, None, None]
-        errors = np.linalg.norm(difference(seen, poses)[:, :6] / usual, axis=1)
-        return dict(zip(numbers, errors.tolist(), strict=True))
+        known = [number for number in node.views if number in self.poses]
+        errors = self._errors([(node, number) for number in known], self.poses)
+        return dict(zip(known, errors.tolist(), strict=True))
 
-    def _view_sigmas(self, node: Node) -> tuple[float, float]:
-        """Return what a window errs in a view: radians, and its own unit."""
-        return self.noise.view(node.depth)
+    def _errors(
+        self, seen: Sequence[tuple[Node, int]], poses: Mapping[int, Array],
+    ) -> Array:
+        """Return by how many standard deviations windows err about keyframes, (N,)."""
+        if not seen:
+            return np.zeros(0)
+        usual = [self.noise.view(node.depth) for node, _ in seen]
+        between = difference(
+            np.stack([self.windows[node.number] @ node.views[n] for node, n in seen]),
+            np.stack([poses[n] for _, n in seen]))
+        return np.asarray(np.linalg.norm(between[:, :6] / np.repeat(usual, 3, axis=1), axis=1))
 
     def odd(self, node: Node) -> set[int]:
         """
@@ -331,19 +353,18 @@ class Smoother:
         Those that contradict it on the way to them and on the way from them. Where the window fits
         the path, lengths count only where they are right without the view: wheels slip longer.
         """
-        known = [number for number in node.views if number in self.poses]
-        fitting = sum(doubt <= STAGES[0] for doubt in self.doubts(node, known).values())
-        vouched = len(known) > 1 and 2 * fitting > len(known)
+        fitting = [doubt <= STAGES[0] for doubt in self.doubts(node).values()]
+        vouched = len(fitting) > 1 and 2 * sum(fitting) > len(fitting)
         row = sorted(node.views.keys() & self.odometry.keys())
         odd = set()
         for place, number in enumerate(row):
             near = row[max(place - 1, 0):place + 2]
             turns, lengths = np.reshape([
                 self._contradiction(*pair, self.motion(node, *pair)) for pair in pairwise(near)],
-                (-1, 2)).T > SLIP
+                (-1, 2)).T > POSE_DOUBT
             if lengths.all() and vouched:
                 lengths = len(near) > 2 and self._contradiction(
-                    near[0], near[2], self.motion(node, near[0], near[2]))[1] <= SLIP
+                    near[0], near[2], self.motion(node, near[0], near[2]))[1] <= POSE_DOUBT
             if len(near) > 1 and (turns.all() or np.all(lengths)):
                 odd.add(number)
         return odd
@@ -351,7 +372,7 @@ class Smoother:
     def contradicted(self, number: int) -> bool:
         """Say whether windows contradict each other about a keyframe, and most its pose."""
         votes = [
-            self.doubts(node, [number])[number] <= CONTRADICTED for node in self.nodes
+            self.doubts(node)[number] <= POSE_DOUBT for node in self.nodes
             if number in node.views]
         if len(votes) < 2 or all(votes):
             return False
@@ -360,43 +381,52 @@ class Smoother:
             place = row.index(number)
             votes.append(any(
                 max(self._contradiction(*pair, np.linalg.inv(self.poses[pair[0]])
-                                        @ self.poses[pair[1]])) <= SLIP
+                                        @ self.poses[pair[1]])) <= POSE_DOUBT
                 for pair in pairwise(row[max(place - 1, 0):place + 2])))
         return 2 * sum(votes) <= len(votes)
 
     def _contradiction(self, before: int, after: int, motion: Array) -> tuple[float, float]:
         """Return by how many standard deviations odometry turned, and went, otherwise."""
-        moved, turn, place = self._odometry_step(before, after, self.depth())
+        (moved,), (size,) = self.odometry_steps([before, after])
         error = difference(moved, motion)
+        turn, place = self.noise.odometry(size)
         return (float(np.linalg.norm(error[:3])) / turn, float(np.linalg.norm(error[3:6])) / place)
 
     def forget(self, number: int) -> None:
         """Take a keyframe out of the path."""
-        del self.poses[number]
-        self.odometry.pop(number, None)
-        self.held.pop(number, None)
-        self.anchors.pop(number, None)
-        self._units.pop(number, None)
+        for known in (self.poses, self.odometry, self.held, self.anchors, self._units):
+            known.pop(number, None)
         self._fixed.discard(number)
-        for node in self.nodes:
-            node.views.pop(number, None)
-        self.nodes = [node for node in self.nodes if node.views]
+        self.nodes = [
+            replace(node, views=views) for node in self.nodes
+            if (views := {n: view for n, view in node.views.items() if n != number})]
 
-    def _odometry_step(
-        self, before: int, after: int, depth: float,
-    ) -> tuple[Array, float, float]:
-        moved = np.linalg.inv(self.odometry[before]) @ self.odometry[after]
-        return moved, *self.noise.odometry(motion_size(moved, depth))
+    def odometry_steps(self, row: Sequence[int]) -> tuple[Array, Array]:
+        """
+        Return odometry's motions (N,4,4) between keyframes in a row, and their sizes (N,).
 
-    def _trust(self, node: Node, doubt: float) -> float:
-        squares = np.square(list(self.doubts(node).values()))
-        return float((1.0 - (squares / (doubt ** 2 + squares)).mean()) ** POWER)
+        That is how far they move what is seen.
+        """
+        poses = np.stack([self.odometry[number] for number in row])
+        motions, depth = np.linalg.inv(poses[:-1]) @ poses[1:], self.depth()
+        turns = Rotation.from_matrix(motions[:, :3, :3]).magnitude()
+        sizes = np.linalg.norm(motions[:, :3, 3], axis=1) + depth * turns
+        return motions, np.maximum(sizes, LEAST_MOTION * depth)
+
+    def _trust(self, doubt: float) -> dict[int, float]:
+        """Return what windows count, by number."""
+        seen = [(node, number) for node in self.nodes for number in node.views]
+        starts = np.cumsum([0, *(len(node.views) for node in self.nodes[:-1])])
+        weights = np.add.reduceat(_weights(self._errors(seen, self.poses), doubt), starts)
+        return {
+            node.number: float(weight / len(node.views)) ** POWER
+            for node, weight in zip(self.nodes, weights, strict=True)}
 
     def _view_factors(
         self, doubt: float, trust: Mapping[int, float],
     ) -> Iterator[gtsam.NonlinearFactor]:
         for node in self.nodes:
-            turn, place = np.array(self._view_sigmas(node)) / np.sqrt(trust[node.number])
+            turn, place = np.array(self.noise.view(node.depth)) / np.sqrt(trust[node.number])
             for number, view in node.views.items():
                 # The window's unit over that of the pose, which it gives where it is the first.
                 unit = self.scale(node) / scale_of(self.poses[number])
@@ -426,27 +456,32 @@ class Smoother:
                         slipping(sigmas(FREE, FREE, sigma), DOUBT))
 
     def _odometry_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
-        depth = self.depth()
-        for before, after in pairwise(number for number in keyframes if number in self.odometry):
-            moved, turn, place = self._odometry_step(before, after, depth)
+        row = [number for number in keyframes if number in self.odometry]
+        if len(row) < 2:
+            return
+        motions, sizes = self.odometry_steps(row)
+        for before, after, moved, size in zip(row, row[1:], motions, sizes, strict=False):
+            turn, place = self.noise.odometry(size)
             # Wheels that slip still turn right; and lengths mean the same, mostly.
-            for noise in (doubting(sigmas(turn, FREE, FREE), SLIP),
-                          doubting(sigmas(FREE, place, FREE), SLIP_PLACE),
-                          doubting(sigmas(FREE, FREE, ODOMETRY_DRIFT), SLIP)):
+            for noise in (doubting(sigmas(turn, FREE, FREE), POSE_DOUBT),
+                          doubting(sigmas(FREE, place, FREE), DOUBT),
+                          doubting(sigmas(FREE, FREE, FIXED), DOUBT)):
                 yield gtsam.BetweenFactorSimilarity3(
                     _keyframe(before), _keyframe(after), to_gtsam(moved), noise)
 
     def _gravity_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
         """Hold the vertical where odometry has it: mostly it knows it by an IMU or the floor."""
-        for number in keyframes:
-            if number not in self.odometry:
-                continue
-            pose = self.poses[number]
-            up = pose[:3, :3] @ self.odometry[number][2, :3] / scale_of(pose)
-            upright = pose.copy()
-            upright[:3, :3] = Rotation.from_rotvec(
-                np.cross(up, (0.0, 0.0, 1.0))).as_matrix() @ pose[:3, :3]
-            turn = upright[:3, :3] / scale_of(pose)
+        free = [n for n in keyframes if n in self.odometry and n not in self.held]
+        if not free:
+            return
+        turns = np.stack([self.poses[number][:3, :3] for number in free])
+        turns /= np.linalg.norm(turns[:, :, :1], axis=1, keepdims=True)
+        up = np.stack([self.odometry[number][2, :3] for number in free])
+        tilts = Rotation.from_rotvec(
+            np.cross(np.einsum('nij,nj->ni', turns, up), (0.0, 0.0, 1.0))).as_matrix()
+        for number, turn in zip(free, tilts @ turns, strict=True):
+            upright = self.poses[number].copy()
+            upright[:3, :3] = turn * scale_of(upright)
             covariance = FREE ** 2 * np.eye(7)
             covariance[:3, :3] = turn.T @ np.diag([GRAVITY_RAD ** 2] * 2 + [FREE ** 2]) @ turn
             yield gtsam.PriorFactorSimilarity3(
@@ -483,10 +518,9 @@ class Smoother:
         return float(np.median([node.depth * self.scale(node) for node in self.nodes]))
 
 
-def motion_size(motion: Array, depth: float) -> float:
-    """Return how far a motion (4,4) moves what is seen at a depth."""
-    turn = Rotation.from_matrix(motion[:3, :3]).magnitude()
-    return float(max(np.linalg.norm(motion[:3, 3]) + depth * turn, LEAST_MOTION * depth))
+def _weights(errors: Array, doubt: float) -> Array:
+    """Return what is left of what errs by so many standard deviations (Geman-McClure), (N,)."""
+    return 1.0 / (1.0 + np.square(errors / doubt))
 
 
 def _keyframe(number: int) -> int:
