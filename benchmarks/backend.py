@@ -59,9 +59,9 @@ from mapanything_ros.core.backends.mapanything.output import ModelOutput
 from mapanything_ros.core.backends.mapanything.requirements import missing_requirements
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Keyframe
-from mapanything_ros.core.export import write_cloud
-from mapanything_ros.core.packing import pack_points, unpack
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import write_cloud
+from mapanything_ros.core.map.packing import pack_points, unpack
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
 
 VIEWS = (1, 4, 8, 16, 34)

@@ -41,8 +41,8 @@ import torch
 
 from mapanything_ros.core.config import MapConfig
 from mapanything_ros.core.datatypes import Array, Prediction
-from mapanything_ros.core.packing import pack_points, unpack
-from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
+from mapanything_ros.core.map.packing import pack_points, unpack
+from mapanything_ros.core.map.voxel_map import PointCloud, VoxelMap
 
 MARKS = (200, 2000)
 BOUNDED_POINTS = 100_000

@@ -44,10 +44,10 @@ from benchmarks.evaluate.walks import OPTICAL
 from benchmarks.evaluate.worlds import INTRINSICS, PERIOD_NS, SIZE, START_NS, World
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe
-from mapanything_ros.core.local_features import extract, LocalFeatures
-from mapanything_ros.core.loop_closure import APART, CANDIDATES, MIN_GAP
-from mapanything_ros.core.loop_verification import LoopRefusedError, Match, verify
-from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary
+from mapanything_ros.core.places.local_features import extract, LocalFeatures
+from mapanything_ros.core.places.loop_closure import APART, CANDIDATES, MIN_GAP
+from mapanything_ros.core.places.loop_verification import LoopRefusedError, Match, verify
+from mapanything_ros.core.places.place_recognition import PlaceRecognition, Vocabulary
 from mapanything_ros.sample.room import Room
 
 SEEDS = (0, 1, 2)

@@ -22,7 +22,7 @@ from helpers import camera_on_path, K, ROOM_M, transformed, view_room
 import numpy as np
 import scenes
 
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 
 FIRST_STAMP_NS = 1_700_000_000_000_000_001

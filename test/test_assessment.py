@@ -22,7 +22,7 @@ from rosbags.typesys import get_typestore, Stores
 
 from mapanything_ros.cli.sample import write_sample
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import anchor, Trajectory
+from mapanything_ros.core.measures.evaluation import anchor, Trajectory
 from mapanything_ros.offline.assessment import Assessment, Run
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.recorder import PublishedKeyframe

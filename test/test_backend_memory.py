@@ -34,7 +34,6 @@ import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core import patience, voxel_map
 from mapanything_ros.core import reconstructor as pipeline
 from mapanything_ros.core.backends.backend import Backend, create_backend
 from mapanything_ros.core.backends.mapanything import backend as mapanything
@@ -46,6 +45,8 @@ from mapanything_ros.core.backends.mapanything.precision import held_bytes, held
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction
 from mapanything_ros.core.errors import BackendUnavailableError, WindowTooLargeError
 from mapanything_ros.core.estimation import estimator
+from mapanything_ros.core.frames import patience
+from mapanything_ros.core.map import voxel_map
 from mapanything_ros.core.out_of_memory import or_on_host
 from mapanything_ros.core.reconstructor import Reconstructor
 

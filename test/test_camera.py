@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.camera import Camera
 
 K = np.array([[300.0, 0, 160.5], [0, 290, 118], [0, 0, 1]])
 D = np.array([-0.2, 0.05, 0.001, -0.002, 0.01])

@@ -26,7 +26,7 @@ from mapanything_ros.core.estimation.chain import Chain
 from mapanything_ros.core.estimation.factors import POSE_DOUBT
 from mapanything_ros.core.estimation.similarity import difference, scale_of
 from mapanything_ros.core.estimation.smoother import Fixed
-from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.places.loop_edge import LoopEdge
 
 # Of steps and of loops: radians, metres, logarithm of scale.
 STEP, LOOP = (0.004, 0.01, 0.002), (0.005, 0.02, 0.01)

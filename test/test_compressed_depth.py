@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mapanything_ros.core.compressed_depth import decode_depth
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.compressed_depth import decode_depth
 
 # What compressed_depth_image_transport sets by default, and how it makes A and B of that.
 DEPTH_MAX_M, QUANTIZATION = 10.0, 100.0

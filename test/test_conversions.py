@@ -34,8 +34,8 @@ from sensor_msgs.msg import CompressedImage
 import torch
 
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.packing import pack_cloud
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.packing import pack_cloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import (
     camera_from_info,
     depth_from_image,

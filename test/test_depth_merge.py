@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.depth_merge import CONTRADICTION, merged
+from mapanything_ros.core.map.depth_merge import CONTRADICTION, merged
 
 HEIGHT, WIDTH = 3, 4
 K = np.array([[4.0, 0, 1.5], [0, 4, 1.0], [0, 0, 1]])

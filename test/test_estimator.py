@@ -26,8 +26,8 @@ from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import AlignmentError
 from mapanything_ros.core.estimation.estimator import BODY_FROM_OPTICAL, Estimator
+from mapanything_ros.core.estimation.scale import rescaled
 from mapanything_ros.core.estimation.similarity import scale_of
-from mapanything_ros.core.scale import rescaled
 
 RGB = np.zeros((20, 20, 3), np.uint8)
 K = np.array([[20.0, 0.0, 9.5], [0.0, 20.0, 9.5], [0.0, 0.0, 1.0]])

@@ -40,7 +40,7 @@ from benchmarks.evaluate.window_errors import window_errors
 from benchmarks.evaluate.worlds import BUILDINGS, world
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import ReconstructionError
-from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.core.measures.evaluation import Trajectory
 from mapanything_ros.core.reconstructor import Reconstructor
 
 CONFIG = from_values(Config, {

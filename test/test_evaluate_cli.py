@@ -33,8 +33,8 @@ from scipy.spatial.transform import Rotation
 from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.cli import evaluate
-from mapanything_ros.core.export import write_cloud, write_tum
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import write_cloud, write_tum
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 START_NS = 1_700_000_000_123_456_789
 STEP_NS = 100_000_001

@@ -18,7 +18,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import (
+from mapanything_ros.core.measures.evaluation import (
     abs_rel,
     align,
     anchor,

@@ -20,8 +20,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import write_cloud, write_tum
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import write_cloud, write_tum
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 RANDOM = np.random.default_rng(3)
 CLOUD = PointCloud(

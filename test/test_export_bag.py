@@ -40,7 +40,7 @@ from stores import box_record, store_of
 import yaml
 
 from mapanything_ros.core.config import Config, MapConfig, TfConfig
-from mapanything_ros.core.voxel_map import VoxelMap
+from mapanything_ros.core.map.voxel_map import VoxelMap
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.export.outputs_bag import write_bag
 from mapanything_ros.offline.player import message_class, Player

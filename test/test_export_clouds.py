@@ -22,8 +22,8 @@ import open3d
 import pytest
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import whole, write_cloud
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import whole, write_cloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.clouds import write_las, write_xyz
 
 RANDOM = np.random.default_rng(5)

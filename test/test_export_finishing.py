@@ -20,7 +20,7 @@ import pytest
 from stores import box_record, cloud_of, inward, store_of
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.finishing import (
     at_voxel_size,
     oriented_normals,

@@ -26,7 +26,7 @@ from test_export_known_size import SIZE_M, view_of_tag
 
 from mapanything_ros.core.config import Config, MapConfig
 from mapanything_ros.core.errors import ExportError, InputError
-from mapanything_ros.core.voxel_map import VoxelMap
+from mapanything_ros.core.map.voxel_map import VoxelMap
 from mapanything_ros.offline.export.finish import finish, Finishing
 from mapanything_ros.offline.export.formats import FORMATS, parse_formats, write_formats
 

@@ -22,7 +22,7 @@ from stores import box_record, cloud_of, store_of
 import trimesh
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.finishing import at_voxel_size, oriented_normals
 from mapanything_ros.offline.export.meshes import poisson_mesh, tsdf_mesh, write_mesh
 

@@ -26,7 +26,7 @@ import torch
 from mapanything_ros.core.config import AlignmentConfig, ScaleConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.estimation.estimator import Estimator
-from mapanything_ros.core.gravity import levelled, RestDetector
+from mapanything_ros.core.estimation.gravity import levelled, RestDetector
 
 STEP_NS = 10**9 // HZ
 STILL = np.zeros(3)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.keyframe_points import FULL_WEIGHT, MAX_WEIGHT, reduce_view
+from mapanything_ros.core.map.keyframe_points import FULL_WEIGHT, MAX_WEIGHT, reduce_view
 
 HEIGHT, WIDTH = 30, 40
 K = np.array([[40.0, 0, 19.5], [0, 40, 14.5], [0, 0, 1]])

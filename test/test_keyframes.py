@@ -18,7 +18,7 @@ import pytest
 
 from mapanything_ros.core.config import KeyframesConfig
 from mapanything_ros.core.datatypes import Frame
-from mapanything_ros.core.keyframes import FlowTracker, KeyframeSelector, sharpness
+from mapanything_ros.core.frames.keyframes import FlowTracker, KeyframeSelector, sharpness
 
 RANDOM = np.random.default_rng(1)
 TEXTURE = cv2.GaussianBlur(RANDOM.integers(0, 255, (400, 700), np.uint8), (0, 0), 2)

@@ -19,7 +19,7 @@ from scenes import INTRINSICS, look, SIZE
 import torch
 
 from mapanything_ros.core.datatypes import Keyframe, Prediction
-from mapanything_ros.core.local_features import extract, MAX_FEATURES, MAX_WIDTH_PX
+from mapanything_ros.core.places.local_features import extract, MAX_FEATURES, MAX_WIDTH_PX
 
 
 def keyframe(rgb, intrinsics):

@@ -23,7 +23,7 @@ import torch
 
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Keyframe, Prediction
-from mapanything_ros.core.loop_closure import LoopClosure
+from mapanything_ros.core.places.loop_closure import LoopClosure
 from mapanything_ros.sample.room import Room
 
 WIDTH, HEIGHT = 160, 120

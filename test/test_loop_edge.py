@@ -17,7 +17,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.estimation.similarity import scale_of
-from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.places.loop_edge import LoopEdge
 
 
 def rigid(turn, shift):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.core.local_features import LocalFeatures
-from mapanything_ros.core.loop_verification import verify
+from mapanything_ros.core.places.local_features import LocalFeatures
+from mapanything_ros.core.places.loop_verification import verify
 
 SIZE = (320, 240)
 K = np.array([[220.0, 0, 159.5], [0, 220.0, 119.5], [0, 0, 1]])

@@ -23,7 +23,7 @@ import pytest
 import scenes
 import torch
 
-from mapanything_ros.core.masks import confidence_mask, edge_mask, largest_dot
+from mapanything_ros.core.backends.mapanything.masks import confidence_mask, edge_mask, largest_dot
 
 THRESHOLDS = [(5.0, 0.03), (0.0, 0.0), (30.0, 0.1), (180.0, 0.0)]
 

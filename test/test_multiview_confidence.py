@@ -23,7 +23,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 import torch
 
-from mapanything_ros.core.multiview_confidence import frusta_overlap, multiview_confidence
+from mapanything_ros.core.backends.mapanything.multiview_confidence import (
+    frusta_overlap,
+    multiview_confidence,
+)
 
 
 def rendered(count: int):

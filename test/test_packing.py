@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.packing import pack_cloud, pack_points, unpack
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.packing import pack_cloud, pack_points, unpack
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@
 import numpy as np
 import pytest
 
-from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary, WORDS
+from mapanything_ros.core.places.place_recognition import PlaceRecognition, Vocabulary, WORDS
 
 
 def unit(rows):

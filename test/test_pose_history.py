@@ -21,7 +21,7 @@ from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from tf2_ros import Buffer
 
-from mapanything_ros.core.pose_history import PoseHistory
+from mapanything_ros.core.frames.pose_history import PoseHistory
 from mapanything_ros.ros.transforms import to_matrix
 
 START_NS = 1_700_000_000_123_456_789

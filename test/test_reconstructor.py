@@ -30,9 +30,9 @@ from mapanything_ros.core.errors import (
     WindowTooLargeError,
 )
 from mapanything_ros.core.estimation.similarity import scale_of
-from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.map.voxel_map import VoxelMap
+from mapanything_ros.core.places.loop_edge import LoopEdge
 from mapanything_ros.core.reconstructor import Reconstructor, REST_NS
-from mapanything_ros.core.voxel_map import VoxelMap
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.reconstruction import Reconstruction
 

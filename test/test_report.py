@@ -31,8 +31,8 @@ from recordings import messages_of, Runs, seen_on_path, write_bag
 
 from mapanything_ros.cli import evaluate
 from mapanything_ros.core.errors import ExportError, InputError
-from mapanything_ros.core.export import write_tum
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import write_tum
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.report import report, words
 from mapanything_ros.offline.report.charts import charts
 from mapanything_ros.offline.report.map_view import map_view

@@ -22,7 +22,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from benchmarks.box_room import BoxRoom
-from mapanything_ros.core.reprojection import reproject_depth
+from mapanything_ros.core.frames.reprojection import reproject_depth
 
 PLACES = [([0.8, 0.8, 1.3], 40), ([2.5, 0.6, 1.2], 80), ([4.0, 0.9, 1.4], 140)]
 # As in a RealSense: 15 mm apart and turned a bit; and two cameras that somebody has bolted on.

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from mapanything_ros.core.datatypes import Keyframe, Prediction
-from mapanything_ros.core.scale import (
+from mapanything_ros.core.estimation.scale import (
     depth_evidence,
     evidence_of_ratios,
     evidence_of_views,

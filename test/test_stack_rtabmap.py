@@ -38,7 +38,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf_tree import SIMULATED
 
 from mapanything_ros.core.datatypes import Keyframe, WindowPrediction
-from mapanything_ros.core.scale import rescaled
+from mapanything_ros.core.estimation.scale import rescaled
 
 TOPICS = {
     '/mapanything/keyframe/image': Image, '/mapanything/keyframe/depth': Image,

@@ -34,11 +34,11 @@ from benchmarks import scene
 from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.backends.colmap.plane_sweep import sweep, SweepView
 from mapanything_ros.core.backends.mapanything.input import ModelInput
+from mapanything_ros.core.backends.mapanything.multiview_confidence import product
 from mapanything_ros.core.backends.mapanything.output import ModelOutput
 from mapanything_ros.core.config import Config, from_values, InferConfig
 from mapanything_ros.core.datatypes import Frame, Keyframe, WindowPrediction
-from mapanything_ros.core.multiview_confidence import product
-from mapanything_ros.core.packing import pack_points
+from mapanything_ros.core.map.packing import pack_points
 from mapanything_ros.core.reconstructor import Reconstructor
 
 CPU = torch.device('cpu')

@@ -21,7 +21,7 @@ import torch
 
 from mapanything_ros.core.config import MapConfig
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.voxel_map import POINTS_PER_VOXEL, VIEWS_KEPT, VoxelMap
+from mapanything_ros.core.map.voxel_map import POINTS_PER_VOXEL, VIEWS_KEPT, VoxelMap
 
 SIDE = 24
 K = np.array([[20.0, 0, 11.5], [0, 20, 11.5], [0, 0, 1]])

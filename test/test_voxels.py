@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from mapanything_ros.core.voxel_blocks import VoxelBlocks
-from mapanything_ros.core.voxels import AXIS_OFFSET, sum_voxels, voxel_means
+from mapanything_ros.core.map.voxel_blocks import VoxelBlocks
+from mapanything_ros.core.map.voxels import AXIS_OFFSET, sum_voxels, voxel_means
 
 VOXEL_M = 0.25
 FARTHEST = float(AXIS_OFFSET - 1) * VOXEL_M

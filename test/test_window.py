@@ -17,7 +17,7 @@ import pytest
 
 from mapanything_ros.core.config import WindowConfig
 from mapanything_ros.core.datatypes import Keyframe
-from mapanything_ros.core.window import KeyframeWindow
+from mapanything_ros.core.frames.window import KeyframeWindow
 
 
 def keyframe(number):

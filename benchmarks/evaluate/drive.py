@@ -27,7 +27,7 @@ from benchmarks.evaluate.worlds import World
 from mapanything_ros.core.config import Config, KeyframesConfig
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe, Submap
 from mapanything_ros.core.errors import AlignmentError, ReconstructionError
-from mapanything_ros.core.keyframes import Decision, KeyframeSelector
+from mapanything_ros.core.frames.keyframes import Decision, KeyframeSelector
 from mapanything_ros.core.reconstructor import Reconstructor, Window
 
 FRAME = 'camera'

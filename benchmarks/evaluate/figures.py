@@ -28,7 +28,7 @@ from benchmarks.evaluate.runs import FAULTS, Run
 from benchmarks.evaluate.simulated_backend import SimulatedBackend
 from benchmarks.evaluate.worlds import World, world
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.evaluation import align, anchor, Trajectory, trajectory_error
+from mapanything_ros.core.measures.evaluation import align, anchor, Trajectory, trajectory_error
 from mapanything_ros.core.reconstructor import Reconstructor
 
 NAN = math.nan

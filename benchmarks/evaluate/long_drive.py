@@ -41,8 +41,8 @@ from benchmarks.map import resident_mib
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.errors import AlignmentError
-from mapanything_ros.core.evaluation import anchor, Trajectory, trajectory_error
-from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.measures.evaluation import anchor, Trajectory, trajectory_error
+from mapanything_ros.core.places.loop_edge import LoopEdge
 from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.sample.room import RenderedView
 

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from benchmarks.evaluate.worlds import World
-from mapanything_ros.core.camera import Camera
-from mapanything_ros.core.evaluation import (
+from mapanything_ros.core.frames.camera import Camera
+from mapanything_ros.core.measures.evaluation import (
     cloud_distances,
     fuse_depth,
     RecordedCamera,

@@ -38,8 +38,8 @@ from mapanything_ros.core.datatypes import (
 )
 from mapanything_ros.core.device import SideStream
 from mapanything_ros.core.errors import WindowTooLargeError
-from mapanything_ros.core.packing import pack_points
-from mapanything_ros.core.patience import FIRST
+from mapanything_ros.core.frames.patience import FIRST
+from mapanything_ros.core.map.packing import pack_points
 from mapanything_ros.core.reconstructor import InferredWindow, Reconstructor
 
 GIB = 2 ** 30

@@ -22,9 +22,9 @@ import torch
 from benchmarks.gpu.checks import Report
 from benchmarks.gpu.setting import difference, MIXES, Outputs, Setting
 from mapanything_ros.core.backends.mapanything.input import in_model_order, ModelInput, to_model
+from mapanything_ros.core.backends.mapanything.masks import edge_mask
 from mapanything_ros.core.backends.mapanything.output import ModelOutput
 from mapanything_ros.core.config import InferConfig
-from mapanything_ros.core.masks import edge_mask
 
 SAME = 1e-5
 MASKS = 0.9999

@@ -33,7 +33,7 @@ from mapanything_ros.core.backends.mapanything.backend import MapAnythingBackend
 from mapanything_ros.core.backends.mapanything.input import in_model_order, ModelInput, to_model
 from mapanything_ros.core.datatypes import Keyframe, Prediction
 from mapanything_ros.core.device import on_device, wait_for
-from mapanything_ros.core.packing import pack_points
+from mapanything_ros.core.map.packing import pack_points
 
 # Of a window of 8 views on an H100.
 FORWARD_MS = 120.0

@@ -24,8 +24,8 @@ import sys
 from typing import Any
 
 from mapanything_ros.core.errors import InputError, MapAnythingRosError
-from mapanything_ros.core.evaluation import Trajectory
-from mapanything_ros.core.export import whole
+from mapanything_ros.core.map.export import whole
+from mapanything_ros.core.measures.evaluation import Trajectory
 from mapanything_ros.offline.comparison import compare, error_table
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 from mapanything_ros.offline.report.report import REPORT, write_page

@@ -26,7 +26,7 @@ from mapanything_ros.core.backends.backend import create_backend
 from mapanything_ros.core.config import Config, to_values
 from mapanything_ros.core.device import torch_device
 from mapanything_ros.core.errors import InputError, MapAnythingRosError
-from mapanything_ros.core.export import write_cloud, write_tum
+from mapanything_ros.core.map.export import write_cloud, write_tum
 from mapanything_ros.offline.calibration import parse_calibration
 from mapanything_ros.offline.depth_images import write_depth_images
 from mapanything_ros.offline.export.finish import finish, Finished, Finishing, MESHES

@@ -32,17 +32,17 @@ from mapanything_ros.core.datatypes import (
     Submap,
     WindowPrediction,
 )
-from mapanything_ros.core.depth_merge import merged
 from mapanything_ros.core.errors import ExportError, WindowTooLargeError
 from mapanything_ros.core.estimation.estimator import Estimator
+from mapanything_ros.core.estimation.scale import rescaled
 from mapanything_ros.core.estimation.similarity import rigid, scale_of
-from mapanything_ros.core.export import write_cloud, write_tum
-from mapanything_ros.core.keyframes import Decision, KeyframeSelector, Selector
-from mapanything_ros.core.loop_closure import LoopClosure
+from mapanything_ros.core.frames.keyframes import Decision, KeyframeSelector, Selector
+from mapanything_ros.core.frames.window import KeyframeWindow
+from mapanything_ros.core.map.depth_merge import merged
+from mapanything_ros.core.map.export import write_cloud, write_tum
+from mapanything_ros.core.map.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.out_of_memory import or_on_host
-from mapanything_ros.core.scale import rescaled
-from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
-from mapanything_ros.core.window import KeyframeWindow
+from mapanything_ros.core.places.loop_closure import LoopClosure
 
 # A camera that has been nowhere new for so long, by the stamps of its images, rests. Whoever holds
 # 10 s of TF and waits for the last keyframes finds them long before that.

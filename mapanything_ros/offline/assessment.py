@@ -26,7 +26,7 @@ import numpy as np
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import (
+from mapanything_ros.core.measures.evaluation import (
     abs_rel,
     align,
     anchor,

@@ -25,9 +25,9 @@ import numpy as np
 from PIL.Image import Exif
 import yaml
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.camera import Camera
 
 # The diagonal of 24x36 mm film, which EXIF compares focal lengths on.
 FILM_DIAGONAL_MM = math.hypot(24.0, 36.0)

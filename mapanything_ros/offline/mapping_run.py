@@ -28,7 +28,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from mapanything_ros.core.config import WindowConfig
-from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.core.measures.evaluation import Trajectory
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.node_process import (
     DemoError,

@@ -23,10 +23,10 @@ import re
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Frame
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.keyframes import EveryFrame
+from mapanything_ros.core.frames.camera import Camera
+from mapanything_ros.core.frames.keyframes import EveryFrame
 from mapanything_ros.offline.calibration import Calibration
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.picture_frame import picture_frame, Rgb

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe
+from mapanything_ros.core.frames.camera import Camera
 
 # More does not help a backend, and costs memory and time.
 MAX_SIDE_PX = 1600

@@ -35,8 +35,8 @@ from mapanything_ros.core.errors import (
     ReconstructionError,
 )
 from mapanything_ros.core.estimation.similarity import scale_of
+from mapanything_ros.core.map.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.core.reconstructor import Reconstructor, Window
-from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.source import Source

@@ -24,7 +24,7 @@ from typing import Protocol
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Frame
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.keyframes import Selector
+from mapanything_ros.core.frames.keyframes import Selector
 from mapanything_ros.offline.calibration import Calibration
 from mapanything_ros.offline.notices import Notices
 

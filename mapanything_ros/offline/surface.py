@@ -25,7 +25,7 @@ import numpy as np
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import cloud_distances
+from mapanything_ros.core.measures.evaluation import cloud_distances
 from mapanything_ros.offline.ply import check_whole
 
 MESHES = ('.ply', '.obj', '.stl', '.off')

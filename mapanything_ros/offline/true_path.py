@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.core.measures.evaluation import Trajectory
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.truth import pose_matrix, read_messages, read_odometry, stamp_ns
 from mapanything_ros.offline.tum import read_tum

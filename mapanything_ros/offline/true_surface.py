@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import cloud_distances, fuse_depth, Trajectory
+from mapanything_ros.core.measures.evaluation import cloud_distances, fuse_depth, Trajectory
 from mapanything_ros.offline.bag import Bag
 from mapanything_ros.offline.surface import Surface
 from mapanything_ros.offline.truth import choose_topics, read_camera, read_depth, Topics

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from mapanything_ros.core.compressed_depth import decode_depth
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import RecordedCamera, Trajectory
+from mapanything_ros.core.frames.compressed_depth import decode_depth
+from mapanything_ros.core.measures.evaluation import RecordedCamera, Trajectory
 from mapanything_ros.offline.bag import Bag
 
 IMAGE = 'sensor_msgs/msg/Image'

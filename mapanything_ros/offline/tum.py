@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.evaluation import Trajectory
+from mapanything_ros.core.measures.evaluation import Trajectory
 
 COLUMNS = 't x y z qx qy qz qw'
 # What a stamp may be, in nanoseconds.

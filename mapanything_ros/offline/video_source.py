@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Frame
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.camera import Camera
 from mapanything_ros.offline.calibration import Calibration
 from mapanything_ros.offline.notices import Notices
 from mapanything_ros.offline.picture_frame import picture_frame, Rgb

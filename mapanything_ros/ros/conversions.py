@@ -26,10 +26,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 import torch
 
-from mapanything_ros.core.camera import Camera
-from mapanything_ros.core.compressed_depth import decode_depth
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.camera import Camera
+from mapanything_ros.core.frames.compressed_depth import decode_depth
 from mapanything_ros.ros.encodings import COLORS, DEPTHS, values_of
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.reprojection import reproject_depth
+from mapanything_ros.core.frames.camera import Camera
+from mapanything_ros.core.frames.reprojection import reproject_depth
 from mapanything_ros.ros.conversions import depth_from_image
 from mapanything_ros.ros.transforms import to_ns
 

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_ros import Buffer, TransformException
 
-from mapanything_ros.core.camera import Camera
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Array, Frame, Keyframe
 from mapanything_ros.core.errors import InputError
+from mapanything_ros.core.frames.camera import Camera
 from mapanything_ros.ros.conversions import (
     camera_from_info,
     gray_from_compressed,

@@ -24,7 +24,7 @@ from sensor_msgs.msg import Imu
 from tf2_ros import Buffer, TransformException
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.gravity import REST_NS, RestDetector
+from mapanything_ros.core.estimation.gravity import REST_NS, RestDetector
 from mapanything_ros.ros.reporter import Warns
 from mapanything_ros.ros.transforms import lookup, to_ns
 

@@ -28,8 +28,8 @@ from std_msgs.msg import Header
 import torch
 
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
-from mapanything_ros.core.packing import pack_cloud, pack_points
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.packing import pack_cloud, pack_points
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_camera_info, to_cloud, to_image
 from mapanything_ros.ros.transforms import to_header, to_pose
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from mapanything_ros.core.config import TfConfig
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.pose_history import PoseHistory
+from mapanything_ros.core.frames.pose_history import PoseHistory
 from mapanything_ros.ros.reporter import Warns
 from mapanything_ros.ros.transforms import pose_to_matrix, to_ns
 

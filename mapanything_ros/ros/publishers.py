@@ -30,9 +30,9 @@ import torch
 
 from mapanything_ros.core.config import TfConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Submap
+from mapanything_ros.core.map.packing import pack_points
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.core.out_of_memory import or_on_host
-from mapanything_ros.core.packing import pack_points
-from mapanything_ros.core.voxel_map import PointCloud
 from mapanything_ros.ros.conversions import to_cloud
 from mapanything_ros.ros.messages import (
     keyframe_messages,

@@ -27,7 +27,7 @@ from tf2_ros import TransformBroadcaster, TransformException
 
 from mapanything_ros.core.config import Config, TfConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Submap
-from mapanything_ros.core.keyframes import Decision, PARKED
+from mapanything_ros.core.frames.keyframes import Decision, PARKED
 from mapanything_ros.core.reconstructor import REST_NS
 from mapanything_ros.ros.reporter import Reporter
 from mapanything_ros.ros.transforms import lookup, to_header, to_transform

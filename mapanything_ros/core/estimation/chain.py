@@ -35,7 +35,7 @@ from mapanything_ros.core.estimation.factors import (
 )
 from mapanything_ros.core.estimation.similarity import difference, scale_of, stretched
 from mapanything_ros.core.estimation.smoother import Fixed, Loop
-from mapanything_ros.core.loop_edge import LoopEdge
+from mapanything_ros.core.places.loop_edge import LoopEdge
 
 # Doubt comes in stages (GNC, Yang et al. 2020), each so many times stricter than the one before:
 # at first the drift is in all loops.

@@ -36,15 +36,9 @@ from mapanything_ros.core.datatypes import (
 from mapanything_ros.core.errors import AlignmentError
 from mapanything_ros.core.estimation.chain import Chain
 from mapanything_ros.core.estimation.factors import DOUBT, FIXED, FREE, POSE_DOUBT
+from mapanything_ros.core.estimation.gravity import levelled
 from mapanything_ros.core.estimation.noise import Noise
-from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
-from mapanything_ros.core.estimation.smoother import (
-    Node,
-    Smoother,
-)
-from mapanything_ros.core.gravity import levelled
-from mapanything_ros.core.loop_edge import LoopEdge
-from mapanything_ros.core.scale import (
+from mapanything_ros.core.estimation.scale import (
     depth_evidence,
     Evidence,
     evidence_of_views,
@@ -54,6 +48,12 @@ from mapanything_ros.core.scale import (
     odometry_evidence,
     rescaled,
 )
+from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
+from mapanything_ros.core.estimation.smoother import (
+    Node,
+    Smoother,
+)
+from mapanything_ros.core.places.loop_edge import LoopEdge
 
 # REP-103: from the optical frame (x right, z forward) to the body frame (x forward, z up).
 BODY_FROM_OPTICAL: Array = np.array(

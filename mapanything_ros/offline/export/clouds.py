@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import whole
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import whole
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 # LAS counts in steps of this, 32 bits of them.
 LAS_STEP_M = 1e-5

@@ -25,8 +25,8 @@ import numpy as np
 from mapanything_ros.core.backends.colmap.structure_from_motion import load_pycolmap
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import whole
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import whole
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.tracks import find_tracks, Track
 from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore

@@ -24,7 +24,7 @@ from typing import Any
 from mapanything_ros.core.config import Config
 from mapanything_ros.core.datatypes import Array, Scale
 from mapanything_ros.core.errors import ExportError, InputError
-from mapanything_ros.core.voxel_map import PointCloud, VoxelMap
+from mapanything_ros.core.map.voxel_map import PointCloud, VoxelMap
 from mapanything_ros.offline.export.finishing import (
     at_voxel_size,
     oriented_normals,

@@ -22,8 +22,8 @@ from scipy.spatial import cKDTree
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import to_open3d
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import to_open3d
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.views import camera_points, moved
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.export import write_cloud
 from mapanything_ros.core.libraries import require_libraries
+from mapanything_ros.core.map.export import write_cloud
 from mapanything_ros.offline.export.clouds import write_las, write_xyz
 from mapanything_ros.offline.export.colmap_model import write_colmap
 from mapanything_ros.offline.export.finish import Finished

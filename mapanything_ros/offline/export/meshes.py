@@ -24,8 +24,8 @@ from scipy.spatial import cKDTree
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import to_open3d, whole
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import to_open3d, whole
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 

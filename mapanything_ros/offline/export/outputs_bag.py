@@ -28,9 +28,9 @@ from tf2_msgs.msg import TFMessage
 
 from mapanything_ros.core.config import Config, TfConfig
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.export import whole
-from mapanything_ros.core.packing import pack_points
-from mapanything_ros.core.voxel_map import VoxelMap
+from mapanything_ros.core.map.export import whole
+from mapanything_ros.core.map.packing import pack_points
+from mapanything_ros.core.map.voxel_map import VoxelMap
 from mapanything_ros.offline.bag import LATCHED, VERSION
 from mapanything_ros.offline.export.views import inverse
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.export import to_open3d
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import to_open3d
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.export.views import camera_points, moved, projected
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 

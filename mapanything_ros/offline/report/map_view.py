@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.pictures import PATH_COLOUR
 from mapanything_ros.offline.report.results import Results
 from mapanything_ros.offline.report.thinning import thinned, within

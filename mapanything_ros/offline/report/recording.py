@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import whole
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.export import whole
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.pictures import PATH_COLOUR
 

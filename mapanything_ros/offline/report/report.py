@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.export import whole
+from mapanything_ros.core.map.export import whole
 from mapanything_ros.offline.pictures import (
     ColouredMap,
     draw_keyframes,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import InputError
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 from mapanything_ros.offline.keyframe_store import KeyframeRecord, KeyframeStore
 from mapanything_ros.offline.pictures import bounds
 from mapanything_ros.offline.ply import check_whole

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 
 def thinned(cloud: PointCloud, limit: int, spacing: float) -> tuple[PointCloud, float]:

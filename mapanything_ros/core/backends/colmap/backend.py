@@ -40,7 +40,7 @@ from mapanything_ros.core.backends.colmap.structure_from_motion import (
 from mapanything_ros.core.config import ColmapConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
-from mapanything_ros.core.scale import rescaled
+from mapanything_ros.core.estimation.scale import rescaled
 
 # A 7x7 patch with a smaller standard deviation, in grey values of 1.0, has no texture.
 TEXTURE = 3.0 / 255.0

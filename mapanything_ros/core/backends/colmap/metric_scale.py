@@ -22,7 +22,7 @@ import numpy as np
 
 from mapanything_ros.core.datatypes import Keyframe, Prediction, Scale
 from mapanything_ros.core.errors import ReconstructionError
-from mapanything_ros.core.scale import depth_evidence, odometry_evidence
+from mapanything_ros.core.estimation.scale import depth_evidence, odometry_evidence
 
 # Estimated poses can be wrong and yet fit the images; then no single scale fits the evidence.
 MAX_RESIDUAL = 0.1

@@ -45,8 +45,8 @@ from mapanything_ros.core.errors import (
     ReconstructionError,
     WindowTooLargeError,
 )
+from mapanything_ros.core.frames.patience import Patience
 from mapanything_ros.core.out_of_memory import is_out_of_memory
-from mapanything_ros.core.patience import Patience
 
 # A common camera's, for the window that is rehearsed.
 REHEARSAL_SHAPE = (480, 640, 3)

@@ -23,11 +23,11 @@ from scipy.spatial.transform import Rotation
 import torch
 
 from mapanything_ros.core.backends.mapanything.input import ModelView
+from mapanything_ros.core.backends.mapanything.masks import confidence_mask, edge_mask
+from mapanything_ros.core.backends.mapanything.multiview_confidence import multiview_confidence
 from mapanything_ros.core.config import InferConfig
 from mapanything_ros.core.datatypes import Array, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import ReconstructionError
-from mapanything_ros.core.masks import confidence_mask, edge_mask
-from mapanything_ros.core.multiview_confidence import multiview_confidence
 
 # The intrinsics are fitted to about this many rays along each axis, as in the package.
 RAYS = 50

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from mapanything_ros.core.config import WindowConfig
 from mapanything_ros.core.datatypes import Keyframe
-from mapanything_ros.core.patience import Patience
+from mapanything_ros.core.frames.patience import Patience
 
 
 class KeyframeWindow:

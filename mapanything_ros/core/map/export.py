@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
 from mapanything_ros.core.errors import ExportError
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 PLY_TYPES = {'f': 'float', 'u': 'uchar'}
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mapanything_ros.core.voxels import BLOCK_SHIFT, SUMS
+from mapanything_ros.core.map.voxels import BLOCK_SHIFT, SUMS
 
 VOXEL = np.dtype([
     ('key', np.int64),

@@ -21,7 +21,7 @@ from dataclasses import replace
 import torch
 
 from mapanything_ros.core.datatypes import Prediction
-from mapanything_ros.core.keyframe_points import FULL_WEIGHT
+from mapanything_ros.core.map.keyframe_points import FULL_WEIGHT
 
 # Depths of a pixel that differ by more, relative to their mean, contradict each other. Of recorded
 # pixels 0.3 % do without odometry, none with it; of 0.05, 2.5 % would. With windows 2 to 5 % off

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import torch
 
 from mapanything_ros.core.datatypes import Array, Prediction
-from mapanything_ros.core.voxels import sum_voxels, voxel_keys, voxel_means
+from mapanything_ros.core.map.voxels import sum_voxels, voxel_keys, voxel_means
 
 # What a pixel of full confidence weighs; the least is 1, as a point that all other views
 # contradict still counts where nothing better is known.

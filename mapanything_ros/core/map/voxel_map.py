@@ -26,9 +26,9 @@ import torch
 
 from mapanything_ros.core.config import MapConfig
 from mapanything_ros.core.datatypes import Array, Prediction
-from mapanything_ros.core.keyframe_points import KeyframePoints, reduce_view
-from mapanything_ros.core.voxel_blocks import VoxelBlocks
-from mapanything_ros.core.voxels import voxel_means
+from mapanything_ros.core.map.keyframe_points import KeyframePoints, reduce_view
+from mapanything_ros.core.map.voxel_blocks import VoxelBlocks
+from mapanything_ros.core.map.voxels import voxel_means
 
 # Points of keyframes that are kept for each voxel that the map may have.
 POINTS_PER_VOXEL = 8

@@ -29,10 +29,10 @@ from scipy.spatial.transform import Rotation
 from mapanything_ros.core.config import LoopClosureConfig
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 from mapanything_ros.core.estimation.similarity import scale_of
-from mapanything_ros.core.local_features import extract, LocalFeatures
-from mapanything_ros.core.loop_edge import LoopEdge
-from mapanything_ros.core.loop_verification import LoopRefusedError, verify
-from mapanything_ros.core.place_recognition import PlaceRecognition, Vocabulary
+from mapanything_ros.core.places.local_features import extract, LocalFeatures
+from mapanything_ros.core.places.loop_edge import LoopEdge
+from mapanything_ros.core.places.loop_verification import LoopRefusedError, verify
+from mapanything_ros.core.places.place_recognition import PlaceRecognition, Vocabulary
 
 # A place is as old as this many keyframes at least, whatever the path between.
 MIN_GAP = 20

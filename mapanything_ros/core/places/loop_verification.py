@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.backends.colmap.features import match
 from mapanything_ros.core.datatypes import Array
-from mapanything_ros.core.local_features import LocalFeatures
+from mapanything_ros.core.places.local_features import LocalFeatures
 
 # A point fits where it reprojects this close, as a share of the picture's width.
 MAX_REPROJECTION = 0.008

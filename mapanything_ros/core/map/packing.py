@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from mapanything_ros.core.datatypes import Array, Prediction
-from mapanything_ros.core.voxel_map import PointCloud
+from mapanything_ros.core.map.voxel_map import PointCloud
 
 # Where the colours lie in the 16 bytes of a point: a little-endian integer after three floats.
 RED_GREEN_BLUE_BYTES = [14, 13, 12]
