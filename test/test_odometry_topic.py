@@ -102,6 +102,24 @@ def test_frames_that_the_configuration_names_not_are_those_of_the_message(start)
     tree.listener.unregister()
 
 
+def test_what_the_messages_say_of_their_errors_goes_with_the_keyframes(start):
+    """Before the third image odometry has become unsure of its heading, by 0.1 rad."""
+    wheels, sent = Wheels(start, SIMULATED), []
+
+    def move(stamp_ns, odom_from_base):
+        message = odometry(stamp_ns, odom_from_base)
+        message.pose.covariance[35] = 0.3 + 0.01 * (len(sent) >= 2)
+        sent.append(stamp_ns)
+        wheels.send(message)
+
+    wheels.robot.move = move
+    wheels.explore(4)
+    wheels.poses(4)
+    keyframes = {k.id: k for window in wheels.robot.backend.windows for k in window}
+    told = [keyframe.odom_variance[0] for _, keyframe in sorted(keyframes.items())]
+    np.testing.assert_allclose(np.diff(told), [0.0, 0.01, 0.0], atol=1e-9)
+
+
 def test_the_same_transform_in_tf_does_not_fight_with_the_topic(start):
     wheels = Wheels(start)
     robot = wheels.robot

@@ -91,3 +91,45 @@ def test_it_forgets_what_is_old_and_keeps_what_it_must():
     made = history(poses(1) * 1000, 10**7, keep_ns=10**9)
     assert 100 <= len(made) <= 201
     np.testing.assert_allclose(made.at(START_NS + 9 * 10**9), np.eye(4))
+
+
+def wheels(count, turn, place, lift):
+    """
+    Give poses of a drive in bends and, to first order, their covariances, as a filter has them.
+
+    Each step adds ``turn`` rad^2 and ``place`` m^2; of heights nothing is known, a large ``lift``.
+    """
+    pose, covariance = np.eye(4), np.diag([0.0, 0.0, lift, lift, lift, 0.0])
+    for index in range(count):
+        yield pose, covariance
+        after = pose @ rigid(Rotation.from_euler('z', 0.1 * np.sin(index)), [0.2, 0.05, 0])
+        lever = np.eye(6)
+        lever[:2, 5] = [-(after[1, 3] - pose[1, 3]), after[0, 3] - pose[0, 3]]
+        covariance = lever @ covariance @ lever.T + np.diag([place, place, 0, 0, 0, turn])
+        pose = after
+
+
+@pytest.mark.parametrize('lift', [0.0, 1e6])
+def test_covariances_that_grow_tell_how_uncertain_each_step_is(lift):
+    made = PoseHistory(10**12, 5 * 10**8)
+    for index, (pose, covariance) in enumerate(wheels(60, 1e-5, 4e-4, lift)):
+        assert made.add(START_NS + index * STEP_NS, pose, covariance) == ''
+    # By then a third of the place's variance is there because the heading's is.
+    assert covariance[0, 0] + covariance[1, 1] > 1.5 * 59 * 2 * 4e-4
+    for start, end in ((0, 1), (3, 40), (20, 59)):
+        told = made.variance_at(START_NS + end * STEP_NS) - made.variance_at(
+            START_NS + start * STEP_NS)
+        np.testing.assert_allclose(told, (end - start) * np.array([1e-5, 4e-4]), rtol=1e-6)
+    between = made.variance_at(START_NS + 10 * STEP_NS + STEP_NS // 4)
+    np.testing.assert_allclose(between, 10.25 * np.array([1e-5, 4e-4]), rtol=1e-6)
+
+
+@pytest.mark.parametrize('constant', [
+    None, np.zeros((6, 6)), np.diag([1e-5, 1e-5, 1e12, 1e12, 1e12, 1e-3]), np.full((6, 6), np.nan),
+    np.diag([np.inf] * 6)], ids=['none', 'zero', 'gazebo', 'nan', 'inf'])
+def test_covariances_that_say_nothing_do_not_make_a_step_uncertain(constant):
+    made = PoseHistory(10**12, 5 * 10**8)
+    for index, (pose, _) in enumerate(wheels(20, 0, 0, 0)):
+        made.add(START_NS + index * STEP_NS, pose, constant)
+    told = made.variance_at(START_NS + 19 * STEP_NS)
+    assert np.isfinite(told).all() and (told <= 0).all()

@@ -249,6 +249,26 @@ def test_odometry_alone_carries_keyframes_as_far_as_it_says():
         np.testing.assert_allclose(smoother.poses[number], pose(number), atol=1e-3)
 
 
+@pytest.mark.parametrize('told', [None, 1e-9, 0.01], ids=['nothing', 'certain', 'uncertain'])
+def test_odometry_counts_less_where_it_says_so_and_never_more(told):
+    """A window has two keyframes 2 cm farther apart: they share that by their variances."""
+    smoother, noise = Smoother(Noise()), Noise()
+    odometry = {0: pose(0), 1: pose(1)}
+    if told is not None:
+        smoother.variances.update({0: np.array([0.5, 7.0]), 1: np.array([0.5, 7.0 + told])})
+    farther = np.linalg.inv(pose(0)) @ pose(1)
+    length = np.linalg.norm(farther[:3, 3])
+    farther[:3, 3] *= 1 + 0.02 / length
+    add(smoother, node(1, {0: np.eye(4), 1: farther}, {0, 1}), pose(0), odometry, odometry)
+    smoother.held[0] = FIXED
+    smoother.solve()
+    _, (size,) = smoother.odometry_steps([0, 1])
+    by_odometry = max(noise.odometry(size)[1] ** 2, told or 0.0)
+    by_views = 2 * noise.view(DEPTH)[1] ** 2
+    found = np.linalg.norm(smoother.poses[1][:3, 3] - pose(0)[:3, 3]) - length
+    assert found == pytest.approx(0.02 * by_odometry / (by_odometry + by_views), rel=0.1)
+
+
 def test_keyframes_that_are_held_do_not_move():
     """Whatever a window says of them, which most others contradict or not."""
     smoother = Smoother(Noise())

@@ -59,7 +59,9 @@ class Keyframe:
     invalid, registered to the image; ``odom_from_camera`` (4,4) from odometry;
     ``base_from_camera`` (4,4), how the camera is mounted; ``up_in_camera`` (3,), the unit vector
     against gravity, where that was measured at this time. ``id`` is unique in a run and rises.
-    ``prepared`` is what the backend made of it when it came, and for the backend alone.
+    ``odom_variance`` (2,), where odometry says how uncertain it is: the variance of all its steps
+    until then, of the heading (rad^2) and of a horizontal direction (m^2). ``prepared`` is what
+    the backend made of it when it came, and for the backend alone.
     """
 
     id: int
@@ -71,6 +73,7 @@ class Keyframe:
     odom_from_camera: Array | None = None
     base_from_camera: Array | None = None
     up_in_camera: Array | None = None
+    odom_variance: Array | None = None
     prepared: object = None
 
 

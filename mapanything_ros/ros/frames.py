@@ -207,6 +207,9 @@ class FrameAssembler:
         depth = self._needed_depth(image, overdue)
         frame_id = image.message.header.frame_id
         odom_from_camera = self._odom_from_camera(frame_id, image.stamp_ns)
+        odom_variance = None
+        if odom_from_camera is not None and self._config.odometry_source == 'topic':
+            odom_variance = self.odometry.variance_at(image.stamp_ns)
         base_from_camera = self._transform(
             self.odometry.tf.base_frame, frame_id, image.stamp_ns)
         source = _Source(image.message, camera, depth, self._reporter)
@@ -217,7 +220,8 @@ class FrameAssembler:
                 id=keyframe_id, stamp_ns=image.stamp_ns, frame_id=frame_id, rgb=rgb,
                 intrinsics=camera.rectified_k if camera else None,
                 depth_m=source.depth_m(),
-                odom_from_camera=odom_from_camera, base_from_camera=base_from_camera)
+                odom_from_camera=odom_from_camera, odom_variance=odom_variance,
+                base_from_camera=base_from_camera)
 
         return Frame(
             image.stamp_ns, source.gray, keyframe, odom_from_camera,

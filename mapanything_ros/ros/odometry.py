@@ -58,12 +58,17 @@ class OdometryTopic:
         """Return (4,4) ``odom_from_body``, interpolated; raise LookupError, with the reason."""
         return self._history.at(stamp_ns)
 
+    def variance_at(self, stamp_ns: int) -> Array:
+        """Return what the messages say of their errors until then; see PoseHistory."""
+        return self._history.variance_at(stamp_ns)
+
     def add(self, message: Odometry) -> None:
         """Take a message; one that cannot be used is reported."""
         problem = self._objection(message)
         if not problem:
             problem = self._history.add(
-                to_ns(message.header.stamp), pose_to_matrix(message.pose.pose))
+                to_ns(message.header.stamp), pose_to_matrix(message.pose.pose),
+                np.reshape(message.pose.covariance, (6, 6)))
         if problem:
             self._reporter.warn('odometry', f'odometry: {problem}')
 

@@ -136,6 +136,8 @@ class Estimator:
             expected, level = self._beginning(window, by_id, odometry)
         # Odometry is asked where the map does not tell enough.
         told = {n: expected[n] for n in known} if len(known) > 1 else expected
+        smoother.variances |= {
+            k.id: k.odom_variance for k in keyframes if k.odom_variance is not None}
         smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
         held = {min(expected)} if new_segment else set()
         if self._trust_odometry:

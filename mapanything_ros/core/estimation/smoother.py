@@ -124,6 +124,8 @@ class Smoother:
         self._units: dict[int, tuple[int, float]] = {}
         self.nodes: list[Node] = []
         self.odometry: dict[int, Array] = {}
+        # What odometry itself says of its errors, see Keyframe.
+        self.variances: dict[int, Array] = {}
         # Of keyframes that are held, the standard deviation of the scale's logarithm.
         self.held: dict[int, float] = {}
         # Poses that are as certain as a window's view, whatever windows say.
@@ -389,12 +391,13 @@ class Smoother:
         """Return by how many standard deviations odometry turned, and went, otherwise."""
         (moved,), (size,) = self.odometry_steps([before, after])
         error = difference(moved, motion)
-        turn, place = self.noise.odometry(size)
+        turn, place = self._odometry_sigmas(before, after, size)
         return (float(np.linalg.norm(error[:3])) / turn, float(np.linalg.norm(error[3:6])) / place)
 
     def forget(self, number: int) -> None:
         """Take a keyframe out of the path."""
-        for known in (self.poses, self.odometry, self.held, self.anchors, self._units):
+        for known in (
+                self.poses, self.odometry, self.variances, self.held, self.anchors, self._units):
             known.pop(number, None)
         self._fixed.discard(number)
         self.nodes = [
@@ -412,6 +415,14 @@ class Smoother:
         turns = Rotation.from_matrix(motions[:, :3, :3]).magnitude()
         sizes = np.linalg.norm(motions[:, :3, 3], axis=1) + depth * turns
         return motions, np.maximum(sizes, LEAST_MOTION * depth)
+
+    def _odometry_sigmas(self, before: int, after: int, size: float) -> Array:
+        """Return what odometry errs on the way, (2,): as learned, or worse if it says so."""
+        learned = self.noise.odometry(size)
+        if not {before, after} <= self.variances.keys():
+            return learned
+        told = self.variances[after] - self.variances[before]
+        return np.asarray(np.sqrt(np.maximum(learned ** 2, told)))
 
     def _trust(self, doubt: float) -> dict[int, float]:
         """Return what windows count, by number."""
@@ -461,7 +472,7 @@ class Smoother:
             return
         motions, sizes = self.odometry_steps(row)
         for before, after, moved, size in zip(row, row[1:], motions, sizes, strict=False):
-            turn, place = self.noise.odometry(size)
+            turn, place = self._odometry_sigmas(before, after, size)
             # Wheels that slip still turn right; and lengths mean the same, mostly.
             for noise in (doubting(sigmas(turn, FREE, FREE), POSE_DOUBT),
                           doubting(sigmas(FREE, place, FREE), DOUBT),

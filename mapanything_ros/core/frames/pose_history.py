@@ -48,14 +48,20 @@ class PoseHistory:
         """Forget all poses."""
         self._stamps_ns: list[int] = []
         self._poses: list[Array] = []
+        self._covariances: list[Array] = []
+        self._variances: list[Array] = []
 
-    def add(self, stamp_ns: int, pose: Array) -> str:
+    def add(self, stamp_ns: int, pose: Array, covariance: Array | None = None) -> str:
         """
         Add a pose; return what is strange about it, a sentence, or nothing.
 
-        One that is not newer than all before is not taken.
+        One that is not newer than all before is not taken. ``covariance`` (6,6) is its own, as
+        geometry_msgs has it: place and turn along the axes of ``frame``.
         """
         problem = ''
+        if covariance is None or not np.isfinite(covariance).all():
+            covariance = np.zeros((6, 6))
+        variance = np.zeros(2)
         if self._stamps_ns:
             newest_ns = self._stamps_ns[-1]
             if stamp_ns <= newest_ns:
@@ -63,16 +69,43 @@ class PoseHistory:
                     f'it is {(newest_ns - stamp_ns) * 1e-9:.3f} s older than one before, or '
                     'stamped alike: it is ignored')
             problem = self._break(newest_ns, stamp_ns, self._poses[-1], pose)
+            variance = self._variances[-1] + _variance_of_step(
+                self._poses[-1], self._covariances[-1], pose, covariance)
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose)
+        self._covariances.append(covariance)
+        self._variances.append(variance)
         # In pieces: each time would move all the rest.
         if self._stamps_ns[0] < stamp_ns - 2 * self._keep_ns:
             first = bisect_left(self._stamps_ns, stamp_ns - self._keep_ns)
-            del self._stamps_ns[:first], self._poses[:first]
+            for kept in (self._stamps_ns, self._poses, self._covariances, self._variances):
+                del kept[:first]
         return problem
 
     def at(self, stamp_ns: int) -> Array:
         """Return the pose (4,4) at a time; raise LookupError, with the reason, if unknown."""
+        before, after, share = self._between(stamp_ns)
+        start, end = self._poses[before], self._poses[after]
+        if share == 1.0:
+            return end
+        pose = np.eye(4)
+        turns = Rotation.from_matrix(np.stack([start[:3, :3], end[:3, :3]]))
+        pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
+        pose[:3, 3] = (1.0 - share) * start[:3, 3] + share * end[:3, 3]
+        return pose
+
+    def variance_at(self, stamp_ns: int) -> Array:
+        """
+        Return how much all steps until then may be off together, by their covariances.
+
+        (2,): the variance of the heading, rad^2, and of a horizontal direction, m^2, since the
+        first pose. Raises LookupError as ``at`` does.
+        """
+        before, after, share = self._between(stamp_ns)
+        return (1.0 - share) * self._variances[before] + share * self._variances[after]
+
+    def _between(self, stamp_ns: int) -> tuple[int, int, float]:
+        """Return the indices of the poses around a time, and how far it is from one to other."""
         if not self._stamps_ns:
             raise LookupError('there is none yet')
         after = bisect_left(self._stamps_ns, stamp_ns)
@@ -80,21 +113,16 @@ class PoseHistory:
             late_s = (stamp_ns - self._stamps_ns[-1]) * 1e-9
             raise LookupError(f'the newest is {late_s:.3f} s older')
         if self._stamps_ns[after] == stamp_ns:
-            return self._poses[after]
+            return after, after, 1.0
         if after == 0:
             early_s = (self._stamps_ns[0] - stamp_ns) * 1e-9
             raise LookupError(f'the oldest is {early_s:.3f} s newer')
         before = after - 1
         start_ns, end_ns = self._stamps_ns[before], self._stamps_ns[after]
-        start, end = self._poses[before], self._poses[after]
-        if problem := self._break(start_ns, end_ns, start, end):
+        if problem := self._break(
+                start_ns, end_ns, self._poses[before], self._poses[after]):
             raise LookupError(problem)
-        share = (stamp_ns - start_ns) / (end_ns - start_ns)
-        pose = np.eye(4)
-        turns = Rotation.from_matrix(np.stack([start[:3, :3], end[:3, :3]]))
-        pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
-        pose[:3, 3] = (1.0 - share) * start[:3, 3] + share * end[:3, 3]
-        return pose
+        return before, after, (stamp_ns - start_ns) / (end_ns - start_ns)
 
     def _break(self, start_ns: int, end_ns: int, start: Array, end: Array) -> str:
         """Return why nothing is known between two poses, or nothing."""
@@ -108,3 +136,19 @@ class PoseHistory:
                 f'it jumps by {moved_m:.3f} m and {np.degrees(turned):.1f} degrees in '
                 f'{gap_s:.3f} s, as if it had been reset; nothing is known in between')
         return ''
+
+
+def _variance_of_step(before: Array, old: Array, after: Array, new: Array) -> Array:
+    """
+    Return what the covariance (6,6) of a pose has that is not from that of the one before, (2,).
+
+    The variance of the heading, and of a horizontal direction: other axes are often made up. What
+    the old heading's error does to the new place is no error of the step. Less than nothing is
+    returned as it is: such as that of a covariance that never changes.
+    """
+    x, y = after[:2, 3] - before[:2, 3]
+    grown = new - old
+    turn = grown[5, 5]
+    place = grown[0, 0] + grown[1, 1] - (x * x + y * y) * old[5, 5] - 2.0 * (
+        x * old[1, 5] - y * old[0, 5])
+    return np.array([turn, 0.5 * place])
