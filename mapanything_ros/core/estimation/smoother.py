@@ -23,7 +23,6 @@ from itertools import pairwise
 
 import gtsam
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
@@ -39,6 +38,7 @@ from mapanything_ros.core.estimation.factors import (
     slipping,
     to_gtsam,
 )
+from mapanything_ros.core.estimation.marginals import Marginals
 from mapanything_ros.core.estimation.noise import Noise
 from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
 
@@ -137,11 +137,8 @@ class Smoother:
         # Loops that hold, and where the older keyframes of those are that are fixed.
         self._loops: Sequence[Loop] = ()
         self._older: dict[int, Array] = {}
-        # As of the last solution: of all keyframes, and where each begins.
-        self._factor = (np.zeros((0, 0)), False)
-        self._size = np.zeros(0)
-        self._rows: dict[int, slice] = {}
-        self._columns: dict[int, Array] = {}
+        # As of the last solution; there is none before the first.
+        self._marginals: Marginals
 
     def __copy__(self) -> Smoother:
         other = Smoother(self.noise)
@@ -223,13 +220,13 @@ class Smoother:
 
     def covariance(self, number: int) -> Array:
         """Return how far a keyframe may be off, (7,7): turn, shift, logarithm of scale."""
-        own = self._joint(number)
+        own = self._marginals.joint(number)
         if self._last is None or number in self.anchors:
             return own
         # The scale of what is held acts on all that follows, and is part of both.
         to_number = adjoint(np.linalg.inv(self.poses[number]) @ self.poses[self._last])
         passed = to_number[:, :6] @ self._covariance[:6, :6] @ to_number[:, :6].T
-        scale = self._joint(self._last, number)[6, 7:]
+        scale = self._marginals.joint(self._last, number)[6, 7:]
         variance = self._covariance[6, 6]
         common = np.outer(scale / variance, self._covariance[6, :6]) @ to_number[:, :6].T
         return own + passed + common + common.T
@@ -253,22 +250,7 @@ class Smoother:
         """Return the covariance (7,7) of the motion from a keyframe to another."""
         there = adjoint(np.linalg.inv(self.poses[after]) @ self.poses[before])
         motion = np.hstack([-there, np.eye(7)])
-        return motion @ self._joint(before, after) @ motion.T + FIXED ** 2 * np.eye(7)
-
-    def _joint(self, *numbers: int) -> Array:
-        """Return the covariance of keyframes together, in their order."""
-        return np.block([
-            [self._column(number)[self._rows[row]] for number in numbers] for row in numbers])
-
-    def _column(self, number: int) -> Array:
-        """Return the covariance (N,7) of everything with a keyframe."""
-        if number not in self._columns:
-            rows = self._rows[number]
-            column = np.zeros((len(self._size), 7))
-            column[rows] = np.diag(1.0 / self._size[rows])
-            self._columns[number] = cho_solve(
-                self._factor, column, check_finite=False) / self._size[:, None]
-        return self._columns[number]
+        return motion @ self._marginals.joint(before, after) @ motion.T + FIXED ** 2 * np.eye(7)
 
     def solve(self) -> None:
         """Find the poses and similarities that fit all that was said best."""
@@ -303,14 +285,7 @@ class Smoother:
             for node in self.nodes:
                 self.windows[node.number] = from_gtsam(
                     values.atSimilarity3(_window(node.number)))
-        # Not GTSAM's Marginals: they refuse what is nearly free beside what is nearly certain.
-        information = graph.linearize(values).hessian()[0]
-        self._size = np.sqrt(np.diag(information))
-        self._factor = cho_factor(
-            information / np.outer(self._size, self._size), check_finite=False)
-        self._rows = {
-            number: slice(7 * place, 7 * place + 7) for place, number in enumerate(keyframes)}
-        self._columns = {}
+        self._marginals = Marginals(graph, values, keyframes)
 
     def repose(
         self, poses: Mapping[int, Array], covariance: Array, loops: Sequence[Loop],
