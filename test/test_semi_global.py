@@ -72,7 +72,7 @@ def slanted_wall() -> tuple[list[SweepView], np.ndarray, np.ndarray]:
 
 
 def step() -> tuple[list[SweepView], np.ndarray]:
-    """Return views of a board at 1.5 m, 0.5 m wide, before a wall at 3 m, and the first's depth."""
+    """Return views of a board, 0.5 m wide, at 1.5 m before a wall at 3 m, and their depth."""
     x, y = rays()
     views = []
     for baseline_m in BASELINES_M:

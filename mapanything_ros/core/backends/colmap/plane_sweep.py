@@ -225,8 +225,10 @@ def _best_plane(volume: torch.Tensor, inverse_depths: torch.Tensor) -> SweptDept
     support = aggregate(volume)
     best, index = support.max(dim=0)
     inner = index.clamp(1, planes - 2)
+    # Support alone draws depth to whole planes, its own scores alone lose a pixel of weak texture.
+    curve = torch.add(volume, support, alpha=0.5)
     before, centre, after = (
-        support.gather(0, (inner + step)[None])[0] for step in (-1, 0, 1))
+        curve.gather(0, (inner + step)[None])[0] for step in (-1, 0, 1))
     bend = (before - 2.0 * centre + after).clamp(max=-1e-6)
     offset = (0.5 * (before - after) / bend).clamp(-1.0, 1.0)
     step = inverse_depths[1] - inverse_depths[0]

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 # What a step of one plane and a longer one cost between neighbours, where ZNCC costs 0 to 2. On
@@ -42,7 +44,7 @@ def _paths(volume: torch.Tensor) -> torch.Tensor:
     """Return the sum of the paths there and back along the first axis of (N,P,M) scores."""
     # Both at once: a step is small, and what calling costs counts.
     both = torch.stack((volume, volume.flip(0)), dim=1)
-    for before, scores in zip(both[:-1], both[1:], strict=True):
+    for before, scores in pairwise(both):
         best = before.amax(dim=1, keepdim=True)
         kept = before.maximum(best - MANY_PLANES)
         near = before - ONE_PLANE
