@@ -24,7 +24,6 @@ from mapanything_ros.core.backends.colmap.picture import shrink
 from mapanything_ros.core.backends.colmap.plane_sweep import (
     box_sum,
     choose_sources,
-    half,
     project,
     sweep,
     SweepView,
@@ -120,20 +119,6 @@ def test_box_sum_counts_a_cropped_window():
     assert count[0, 0] == 16
     image = torch.rand(9, 11, generator=torch.Generator().manual_seed(0))
     assert float(box_sum(image)[4, 5]) == pytest.approx(float(image[1:8, 2:9].sum()), rel=1e-5)
-
-
-@pytest.mark.parametrize('size', [(120, 160), (121, 159), (97, 133)])
-def test_half_keeps_what_a_pixel_looks_at(size):
-    height, width = size
-    view = SweepView(torch.rand(size), np.array(
-        [[150.0, 0.0, 0.5 * width], [0.0, 150.0, 0.4 * height], [0.0, 0.0, 1.0]]),
-        np.eye(4), NEAR, FAR)
-    small = half(view)
-    ray = np.array([0.1, -0.2, 1.0])
-    old, new = view.intrinsics @ ray, small.intrinsics @ ray
-    # Fractions of the image, from its corner.
-    assert (new[0] + 0.5) / small.gray.shape[1] == pytest.approx((old[0] + 0.5) / width)
-    assert (new[1] + 0.5) / small.gray.shape[0] == pytest.approx((old[1] + 0.5) / height)
 
 
 def test_sources_see_the_scene_and_stand_apart():

@@ -228,7 +228,7 @@ class ColmapConfig(Checked):
     consistent_views: int = option(
         2, 'Other views that must agree with a depth for it to be kept.', minimum=1, maximum=16)
     consistency: float = option(
-        0.03, 'Relative difference of depth up to which two views agree.', minimum=0.0001,
+        0.04, 'Relative difference of depth up to which two views agree.', minimum=0.0001,
         maximum=0.5)
     refine_poses: bool = option(
         True, 'Adjust trusted poses to the images inside a window, near where they were.')

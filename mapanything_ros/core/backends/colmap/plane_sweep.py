@@ -16,20 +16,21 @@
 A plane sweep: depth for every view of a window with known poses, in torch, on any device.
 
 For each view and each inverse depth the neighbouring views are warped onto it through a
-fronto-parallel plane and compared by ZNCC; the best plane wins. What several views agree on is
-kept (`consistency.py`).
+fronto-parallel plane and compared by ZNCC; of what that says together with the neighbouring pixels
+(`semi_global.py`) the best plane wins. What several views agree on is kept (`consistency.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import math
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from mapanything_ros.core.backends.colmap.semi_global import aggregate
 from mapanything_ros.core.datatypes import Array
 
 # Half the side of the ZNCC window: 7x7.
@@ -61,39 +62,20 @@ class SweptDepth:
     """
     The best plane of every pixel, (H,W) float32 each.
 
-    ``depth`` is in the unit of the poses; ``score`` is its ZNCC in [-1,1]; ``margin`` how far the
-    next best peak is below; ``sharpness`` is the drop of the score one plane away.
+    ``depth`` is in the unit of the poses; ``score`` is its own ZNCC in [-1,1]; ``margin`` is how
+    far the next best peak is below, with the support of the neighbours.
     """
 
     depth: torch.Tensor
     score: torch.Tensor
     margin: torch.Tensor
-    sharpness: torch.Tensor
 
 
 def sweep(view: SweepView, sources: Sequence[SweepView], planes: int) -> SweptDepth:
     """Find the depth of each pixel of a view from the views in ``sources``."""
     inverse_depths = torch.linspace(
         1.0 / view.far, 1.0 / view.near, planes, device=view.gray.device)
-    volume = _cost_volume(view, sources, inverse_depths)
-    # A window of twice the size is surer in weak texture, a small one sharper at edges.
-    coarse = _cost_volume(half(view), [half(source) for source in sources], inverse_depths)
-    volume += functional.interpolate(
-        coarse[None], size=view.gray.shape, mode='bilinear', align_corners=False)[0]
-    return _best_plane(volume.mul_(0.5), inverse_depths)
-
-
-def half(view: SweepView) -> SweepView:
-    """Return the view at half its size."""
-    height, width = view.gray.shape
-    size = (max(height // 2, 1), max(width // 2, 1))
-    x, y = size[1] / width, size[0] / height
-    small_from_large = np.array([
-        [x, 0.0, 0.5 * x - 0.5],
-        [0.0, y, 0.5 * y - 0.5],
-        [0.0, 0.0, 1.0]])
-    gray = functional.interpolate(view.gray[None, None], size=size, mode='area')[0, 0]
-    return replace(view, gray=gray, intrinsics=small_from_large @ view.intrinsics)
+    return _best_plane(_cost_volume(view, sources, inverse_depths), inverse_depths)
 
 
 def choose_sources(views: Sequence[SweepView], index: int, count: int) -> list[int]:
@@ -240,10 +222,13 @@ def box_sum(image: torch.Tensor) -> torch.Tensor:
 def _best_plane(volume: torch.Tensor, inverse_depths: torch.Tensor) -> SweptDepth:
     """Pick the best plane of each pixel and refine it with a parabola through its neighbours."""
     planes = len(inverse_depths)
-    best, index = volume.max(dim=0)
+    support = aggregate(volume)
+    best, index = support.max(dim=0)
     inner = index.clamp(1, planes - 2)
+    # Support alone draws depth to whole planes, its own scores alone lose a pixel of weak texture.
+    curve = torch.add(volume, support, alpha=0.5)
     before, centre, after = (
-        volume.gather(0, (inner + step)[None])[0] for step in (-1, 0, 1))
+        curve.gather(0, (inner + step)[None])[0] for step in (-1, 0, 1))
     bend = (before - 2.0 * centre + after).clamp(max=-1e-6)
     offset = (0.5 * (before - after) / bend).clamp(-1.0, 1.0)
     step = inverse_depths[1] - inverse_depths[0]
@@ -252,13 +237,12 @@ def _best_plane(volume: torch.Tensor, inverse_depths: torch.Tensor) -> SweptDept
     at_end = (index == 0) | (index == planes - 1)
     return SweptDepth(
         depth=1.0 / inverse.clamp(min=1e-9),
-        score=best.masked_fill(at_end, -1.0),
-        margin=best - _second_peak(volume, index),
-        sharpness=-0.5 * bend)
+        score=volume.gather(0, index[None])[0].masked_fill(at_end, -1.0),
+        margin=best - _second_peak(support, index))
 
 
 def _second_peak(volume: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return the best score of a local maximum other than the best one, -1 where none."""
+    """Return the score of the best local maximum but one; where none, -1, the worst ZNCC."""
     inner = volume[1:-1]
     peak = (inner >= volume[:-2]) & (inner >= volume[2:])
     number = torch.arange(1, len(volume) - 1, device=volume.device)[:, None, None]
