@@ -61,12 +61,14 @@ def ring(count, *, turn_rad=STEP[0], bias_rad=0.002, growth=1.0):
     return true, drifted
 
 
-def fixed(poses, units=None, sigmas=STEP):
-    """Give keyframes by id as the smoother leaves them."""
+def fixed(poses, units=None, sigmas=STEP, after=None):
+    """Give keyframes by id as the smoother leaves them, in a row behind the pose ``after``."""
     covariance = np.diag(np.repeat(sigmas, [3, 3, 1]) ** 2)
+    motions = [
+        None if a is None else np.linalg.inv(a) @ b for a, b in pairwise([after, *poses.values()])]
     return [
-        Fixed(number, pose, covariance, 1.0 if units is None else units[number])
-        for number, pose in poses.items()]
+        Fixed(number, pose, motion, covariance, 1.0 if units is None else units[number])
+        for (number, pose), motion in zip(poses.items(), motions, strict=True)]
 
 
 def chain_of(poses, **options):
@@ -138,6 +140,27 @@ def full_least_squares(drifted, loops):
         least_squares(residuals, np.zeros(7 * len(steps)), max_nfev=10).x)))
 
 
+def test_what_became_known_of_the_scale_on_the_way_is_no_drift():
+    """Of a map without drift half was fixed before it was known to be 8 % too small."""
+    true, _ = ring(40)
+    small = [similarity(scale=0.92) @ pose for pose in true]
+    first = fixed(dict(enumerate(small[:20])))
+    # It goes on where the small one has ended, the right step from there.
+    end = rigid(small[19]) @ stretch(1.0)
+    poses = {n: end @ np.linalg.inv(true[19]) @ true[n] for n in range(20, 40)}
+    chain = Chain()
+    chain.begin(1, metric=True)
+    chain.add(first, 1)
+    chain.add([replace(each, claims=[(0.0, 0.02)]) for each in fixed(poses, after=end)], 1)
+    found = close(chain, [loop(true, i - 20, i) for i in (22, 28, 34)]).poses
+    scales = [scale_of(pose) for pose in found.values()]
+    np.testing.assert_allclose(scales, 1.0, rtol=0.005)
+    for number in range(40):
+        np.testing.assert_allclose(
+            difference(np.linalg.inv(true[0]) @ true[number],
+                       np.linalg.inv(found[0]) @ found[number])[:6], 0.0, atol=0.02)
+
+
 @pytest.mark.parametrize('claimed', [True, False], ids=['windows say it', 'nothing does'])
 def test_a_loop_leaves_the_scale_to_what_all_windows_say_of_it(claimed):
     """The first keyframe's is 10 % too large; it counts where nothing else is said."""
@@ -203,7 +226,7 @@ def test_what_the_smoother_still_moves_follows_and_is_not_kept():
     true, drifted = ring(60)
     whole, half = chain_of(drifted), chain_of(drifted[:50])
     loops = [loop(true, 5, 35), loop(true, 10, 55)]
-    newest = fixed({number: drifted[number] for number in range(50, 60)})
+    newest = fixed({number: drifted[number] for number in range(50, 60)}, after=drifted[49])
     found = half.close(loops, newest, 1)
     assert apart(found.poses, close(whole, loops).poses) < 1e-6
     assert list(half.poses) == list(range(50))
@@ -275,12 +298,13 @@ def test_loops_give_the_same_path_one_after_the_other_as_at_once():
     at_once, bit_by_bit = chain_of(drifted), Chain()
     close(at_once, loops)
     bit_by_bit.begin(1, metric=True)
-    corrected = np.eye(4)
+    corrected, before = np.eye(4), None
     for number, pose in enumerate(drifted):
-        bit_by_bit.add(fixed({number: corrected @ pose}), 1)
+        bit_by_bit.add(fixed({number: corrected @ pose}, after=before), 1)
         for each in loops:
             if each.newer == number and close(bit_by_bit, [each]):
                 corrected = bit_by_bit.poses[number] @ np.linalg.inv(pose)
+        before = corrected @ pose
     assert apart(bit_by_bit.poses, at_once.poses) < 5e-3
     assert position_rmse(bit_by_bit.poses, true) < 0.5 * position_rmse(drifted, true)
 
@@ -323,7 +347,8 @@ def two_segments(*, metric):
     second = {n: ELSEWHERE @ true[n] for n in range(30, 60)}
     units = dict.fromkeys(second, 1 / 0.4)
     chain.add(fixed({n: second[n] for n in range(30, 50)}, units), 2)
-    return true, chain, fixed({n: second[n] for n in range(50, 60)}, units)
+    newest = {n: second[n] for n in range(50, 60)}
+    return true, chain, fixed(newest, units, after=second[49])
 
 
 def joining(true, *pairs, error=None):

@@ -82,7 +82,7 @@ class Chain:
 
     def add(self, fixed: Sequence[Fixed], segment: int) -> None:
         """Add the next keyframes of a segment, which nothing but loops moves any more."""
-        for factor in self._steps_to(fixed, segment):
+        for factor in self._steps_to(fixed):
             self._steps.add(factor)
         for each in fixed:
             self.poses[each.number] = each.pose
@@ -113,7 +113,7 @@ class Chain:
         if not problem.join(edges) and (problem.doubts(edges) <= 1.0).all():
             self._held = loops
             return None
-        for factor in self._steps_to(newest, segment):
+        for factor in self._steps_to(newest):
             problem.graph.add(factor)
         problem.hold_firsts()
         problem.solve(loops)
@@ -132,26 +132,19 @@ class Chain:
             problem.poses, problem.covariance(next(reversed(self.poses), None)),
             [problem.loop(edge, POSE_DOUBT) for edge in holding])
 
-    def _steps_to(
-        self, fixed: Sequence[Fixed], segment: int,
-    ) -> list[gtsam.NonlinearFactor]:
-        before = next(reversed(self.poses), None)
-        if before is not None and self.segments[before] != segment:
-            before = None
+    def _steps_to(self, fixed: Sequence[Fixed]) -> list[gtsam.NonlinearFactor]:
+        before = next(reversed(self.poses), -1)
         steps: list[gtsam.NonlinearFactor] = []
-        poses = {} if before is None else {before: self.poses[before]}
         for each in fixed:
-            if before is not None:
-                motion = np.linalg.inv(poses[before]) @ each.pose
+            if each.motion is not None:
                 steps.append(gtsam.BetweenFactorSimilarity3(
-                    before, each.number, to_gtsam(motion),
+                    before, each.number, to_gtsam(each.motion),
                     gtsam.noiseModel.Gaussian.Covariance(each.covariance)))
             for scale, sigma in each.claims:
                 steps.append(gtsam.PriorFactorSimilarity3(
                     each.number, to_gtsam(stretched(each.pose, np.exp(scale))),
                     doubting(sigmas(FREE, FREE, sigma), DOUBT)))
             before = each.number
-            poses[before] = each.pose
         return steps
 
 

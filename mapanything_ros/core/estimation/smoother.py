@@ -61,14 +61,16 @@ class Fixed:
     """
     A keyframe that nothing but a loop moves any more.
 
-    ``pose`` (4,4) is a similarity, ``covariance`` (7,7) that of the step from the one that was
-    fixed before, in GTSAM's order: turn, shift, logarithm of scale. ``unit`` is the scale of its
-    depth over that of the pose. ``claims`` are what is said of the scale there: by how much its
-    logarithm should be larger, with the standard deviation.
+    ``pose`` (4,4) is a similarity, ``motion`` (4,4) the step to it from the one that was fixed
+    before, None for the first, and ``covariance`` (7,7) that of the step in GTSAM's order: turn,
+    shift, logarithm of scale. ``unit`` is the scale of its depth over that of the pose. ``claims``
+    are what is said of the scale there: by how much its logarithm should be larger, with the
+    standard deviation.
     """
 
     number: int
     pose: Array
+    motion: Array | None
     covariance: Array
     unit: float
     claims: Sequence[tuple[float, float]] = ()
@@ -240,10 +242,13 @@ class Smoother:
             for node in nodes}
         for number in sorted(numbers):
             before = row[-1].number if row else self._last
-            covariance = np.zeros((7, 7)) if before is None else self._step(before, number)
-            pose = self.poses[number]
+            pose, motion, covariance = self.poses[number], None, np.zeros((7, 7))
+            if before is not None:
+                # From its scale as it is known by now, which those before have not followed.
+                motion = np.linalg.inv(self.poses[before]) @ pose
+                covariance = self._step(before, number)
             unit = scale_of(self.map_from_view(number)) / scale_of(pose)
-            row.append(Fixed(number, pose, covariance, unit, claims.get(number, ())))
+            row.append(Fixed(number, pose, motion, covariance, unit, claims.get(number, ())))
         return row
 
     def _step(self, before: int, after: int) -> Array:
