@@ -36,6 +36,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from mapanything_ros.cli import reconstruct
 from mapanything_ros.core.errors import ReconstructionError
+from mapanything_ros.core.reconstructor import Reconstructor
 from mapanything_ros.offline.keyframe_store import KeyframeStore
 from mapanything_ros.offline.mapping_run import read_tum
 
@@ -255,3 +256,36 @@ def test_of_a_path_in_pieces_the_longest_is_kept(tmp_path, run):
     assert {path.name for path in (tmp_path / 'out').iterdir()} == RESULTS
     assert len(read_tum(tmp_path / 'out/trajectory.tum').stamps_ns) == 9
     check_geometry(tmp_path / 'out', seen)
+
+
+def test_a_piece_after_two_that_were_joined_leaves_their_keyframes_alone(
+    tmp_path, run, monkeypatch,
+):
+    """A loop joins the first two of three pieces: what it would find is put in its mouth."""
+    seen = write_photos(tmp_path / 'photos', 24)
+    infer, place, views = run.backend.infer, Reconstructor.place, Reconstructor.map_from_views
+    first = {}
+
+    def broken(keyframes):
+        made = infer(keyframes)
+        kept = made.views[1:] if keyframes[0].id in (8, 18) else made.views
+        return replace(made, views=tuple(
+            replace(view, world_from_camera=np.linalg.inv(kept[0].world_from_camera)
+                    @ view.world_from_camera) for view in kept))
+
+    def placed(self, inferred):
+        before = views(self)
+        submap = place(self, inferred)
+        if submap.new_segment and not first:
+            first.update(before)
+        return replace(submap, moved=self.statistics()['segments'] == 2)
+
+    run.backend.infer = broken
+    monkeypatch.setattr(Reconstructor, 'place', placed)
+    monkeypatch.setattr(Reconstructor, 'map_from_views', lambda self: (
+        first if self.statistics()['segments'] == 2 else {}) | views(self))
+    assert run(tmp_path / 'photos', tmp_path / 'out', seen=seen) == 0
+    assert summary_of(tmp_path / 'out')['pieces'] == 2
+    records = list(KeyframeStore.open(tmp_path / 'out/keyframes'))
+    assert [record.name for record in records] == [f'photo_{n}.png' for n in range(1, 20)]
+    assert all(np.isfinite(record.depth_m).any() for record in records)
