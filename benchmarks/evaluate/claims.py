@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 import math
 
@@ -131,13 +131,18 @@ def _loops(results: Results) -> Iterator[str]:
         if not pairs:
             continue
         worse = []
-        for name, nothing in NOTHING.items():
-            if seeds[0][0].faults == 'scale drift' and name in SIZED:
-                continue
+        for name, nothing in _judged(seeds[0][0], NOTHING):
             after, before = (Spread.of(found, name).rms for found in zip(*pairs, strict=True))
             if not after <= WORSE * before + nothing:
                 worse.append(f'{name} {after:.3f} after {before:.3f}')
         yield f'{row}: {", ".join(worse)}' if worse else ''
+
+
+def _judged(run: Run, limits: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return the errors that loops are judged by, with their limits."""
+    return [
+        (name, limit) for name, limit in limits.items()
+        if run.faults != 'scale drift' or name not in SIZED]
 
 
 def _disasters(results: Results) -> Iterator[str]:
@@ -148,9 +153,8 @@ def _disasters(results: Results) -> Iterator[str]:
             continue
         worse = [
             f'{name} {getattr(figures, name):.3f} after {getattr(without, name):.3f}'
-            for name, sound in SOUND.items()
-            if not (run.faults == 'scale drift' and name in SIZED)
-            and not getattr(figures, name) <= max(sound, DISASTER * getattr(without, name))]
+            for name, sound in _judged(run, SOUND)
+            if not getattr(figures, name) <= max(sound, DISASTER * getattr(without, name))]
         yield f'{run}: {", ".join(worse)}' if worse else ''
 
 

@@ -146,15 +146,16 @@ class Estimator:
         smoother.held |= dict.fromkeys(held, self._held_scale(node, held <= odometry.keys()))
         self._learn(node, smoother)
         smoother.solve()
-        _require_fit(smoother, node, set(expected) if odometry else known,
-                     self._config.min_inliers)
+        doubts = smoother.doubts(node)
+        _require_fit(doubts, set(expected) if odometry else known, self._config.min_inliers)
         # What a GPU may have no memory for comes before anything changes.
         views = [rescaled(view, smoother.scale(node)) for view in window.views]
         if new_segment:
             self._begin_segment(evidence is not None)
         self.levelled = level
         self._smoother = smoother
-        return self._submap(window, views, node, new_segment, evidence, by_id, odometry)
+        return self._submap(
+            window, views, node, doubts, new_segment, evidence, by_id, odometry)
 
     def close(self, edges: Sequence[LoopEdge]) -> bool:
         """Take loops in; say whether they moved the path."""
@@ -330,11 +331,10 @@ class Estimator:
 
     def _submap(
         self, window: WindowPrediction, views: Sequence[Prediction], node: Node,
-        new_segment: bool, evidence: Evidence | None, by_id: Keyframes,
-        odometry: Mapping[int, Array],
+        doubts: Mapping[int, float], new_segment: bool, evidence: Evidence | None,
+        by_id: Keyframes, odometry: Mapping[int, Array],
     ) -> Submap:
         smoother = self._smoother
-        doubts = smoother.doubts(node)
         placed = frozenset(smoother.placed())
         gone = [n for n in node.views if n not in smoother.held and smoother.contradicted(n)]
         for number in gone:
@@ -443,10 +443,9 @@ def _guesses(
 
 
 def _require_fit(
-    smoother: Smoother, node: Node, tied: Collection[int], min_inliers: float,
+    doubts: Mapping[int, float], tied: Collection[int], min_inliers: float,
 ) -> None:
     """Raise AlignmentError where a window contradicts most of what ties it."""
-    doubts = smoother.doubts(node)
     wrong = [number for number in tied if doubts[number] > POSE_DOUBT]
     if len(wrong) > (1.0 - min_inliers) * len(tied):
         raise AlignmentError(

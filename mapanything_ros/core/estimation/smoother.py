@@ -112,10 +112,10 @@ class Smoother:
     A factor graph (GTSAM; Dellaert and Kaess 2017). ``windows`` are ``map_from_world`` (4,4),
     similarities by window number; ``poses`` similarities by keyframe id, whose scale is that of
     odometry's lengths there, or, where odometry is silent, that of the window which saw the
-    keyframe first. Factors: each window's view of each keyframe
-    (robust), odometry between keyframes in a row (robust), its vertical, what is said of a
-    window's scale, and that of windows which see the same. Keyframes that a window behind the
-    horizon has seen are held where they are.
+    keyframe first. Factors: each window's view of each keyframe (robust), odometry between
+    keyframes in a row (robust), its vertical, what is said of a window's scale, and that of
+    windows which see the same. Keyframes that a window behind the horizon has seen are held where
+    they are.
     """
 
     def __init__(self, noise: Noise) -> None:
@@ -353,9 +353,8 @@ class Smoother:
 
     def contradicted(self, number: int) -> bool:
         """Say whether windows contradict each other about a keyframe, and most its pose."""
-        votes = [
-            self.doubts(node)[number] <= POSE_DOUBT for node in self.nodes
-            if number in node.views]
+        seen = [(node, number) for node in self.nodes if number in node.views]
+        votes = (self._errors(seen, self.poses) <= POSE_DOUBT).tolist()
         if len(votes) < 2 or all(votes):
             return False
         row = sorted(self.poses.keys() & self.odometry.keys())
@@ -417,7 +416,7 @@ class Smoother:
         self, doubt: float, trust: Mapping[int, float],
     ) -> Iterator[gtsam.NonlinearFactor]:
         for node in self.nodes:
-            turn, place = np.array(self.noise.view(node.depth)) / np.sqrt(trust[node.number])
+            turn, place = self.noise.view(node.depth) / np.sqrt(trust[node.number])
             for number, view in node.views.items():
                 # The window's unit over that of the pose, which it gives where it is the first.
                 unit = self.scale(node) / scale_of(self.poses[number])

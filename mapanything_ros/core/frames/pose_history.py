@@ -48,7 +48,8 @@ class PoseHistory:
         """Forget all poses."""
         self._stamps_ns: list[int] = []
         self._poses: list[Array] = []
-        self._covariances: list[Array] = []
+        # Of the newest.
+        self._covariance = np.zeros((6, 6))
         self._variances: list[Array] = []
 
     def add(self, stamp_ns: int, pose: Array, covariance: Array | None = None) -> str:
@@ -70,15 +71,15 @@ class PoseHistory:
                     'stamped alike: it is ignored')
             problem = self._break(newest_ns, stamp_ns, self._poses[-1], pose)
             variance = self._variances[-1] + _variance_of_step(
-                self._poses[-1], self._covariances[-1], pose, covariance)
+                self._poses[-1], self._covariance, pose, covariance)
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose)
-        self._covariances.append(covariance)
+        self._covariance = covariance
         self._variances.append(variance)
         # In pieces: each time would move all the rest.
         if self._stamps_ns[0] < stamp_ns - 2 * self._keep_ns:
             first = bisect_left(self._stamps_ns, stamp_ns - self._keep_ns)
-            for kept in (self._stamps_ns, self._poses, self._covariances, self._variances):
+            for kept in (self._stamps_ns, self._poses, self._variances):
                 del kept[:first]
         return problem
 
