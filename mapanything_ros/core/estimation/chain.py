@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import gtsam
@@ -34,7 +35,7 @@ from mapanything_ros.core.estimation.factors import (
     to_gtsam,
 )
 from mapanything_ros.core.estimation.similarity import difference, scale_of, stretched
-from mapanything_ros.core.estimation.smoother import Fixed, Loop
+from mapanything_ros.core.estimation.smoother import Fixed
 from mapanything_ros.core.places.loop_edge import LoopEdge
 
 # Doubt comes in stages (GNC, Yang et al. 2020), each so many times stricter than the one before:
@@ -44,11 +45,15 @@ STRICTER = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """Poses (4,4) that loops have moved, by id; ``covariance`` (7,7) is the last fixed one's."""
+    """
+    Poses (4,4) that loops have moved, by id, and the loops, as factors between ids.
+
+    ``covariance`` (7,7) is that of the last fixed keyframe.
+    """
 
     poses: dict[int, Array]
     covariance: Array
-    loops: list[Loop]
+    loops: list[gtsam.BetweenFactorSimilarity3]
 
 
 class Chain:
@@ -66,13 +71,19 @@ class Chain:
         # Segments that are in metres.
         self.metric: set[int] = set()
         # Those of whose scale windows say something.
-        self.claimed: set[int] = set()
+        self._claimed: set[int] = set()
         # Of each keyframe its segment, of each segment the oldest that it was joined to.
         self.segments: dict[int, int] = {}
         self.joined: dict[int, int] = {}
         self.removed = 0
         self._steps = gtsam.NonlinearFactorGraph()
         self._held: list[LoopEdge] = []
+
+    def __copy__(self) -> Chain:
+        other = Chain()
+        other.__dict__ |= {name: copy(value) for name, value in vars(self).items()}
+        other._steps = gtsam.NonlinearFactorGraph(self._steps)
+        return other
 
     def begin(self, segment: int, metric: bool) -> None:
         """Begin a segment, which may be in metres."""
@@ -82,14 +93,20 @@ class Chain:
 
     def add(self, fixed: Sequence[Fixed], segment: int) -> None:
         """Add the next keyframes of a segment, which nothing but loops moves any more."""
-        for factor in self._steps_to(fixed):
-            self._steps.add(factor)
+        before = next(reversed(self.poses), -1)
         for each in fixed:
-            self.poses[each.number] = each.pose
-            self.units[each.number] = each.unit
-            self.segments[each.number] = segment
-            if each.claims:
-                self.claimed.add(segment)
+            if each.motion is not None:
+                self._steps.add(gtsam.BetweenFactorSimilarity3(
+                    before, each.number, to_gtsam(each.motion),
+                    gtsam.noiseModel.Gaussian.Covariance(each.covariance)))
+            for scale, sigma in each.claims:
+                self._claimed.add(segment)
+                self._steps.add(gtsam.PriorFactorSimilarity3(
+                    each.number, to_gtsam(stretched(each.pose, np.exp(scale))),
+                    doubting(sigmas(FREE, FREE, sigma), DOUBT)))
+            before = each.number
+            self.poses[before], self.units[before] = each.pose, each.unit
+            self.segments[before] = segment
 
     def path(self, segment: int) -> dict[int, Array]:
         """Return the poses of views (4,4) in the map of a segment and of those joined to it."""
@@ -106,62 +123,34 @@ class Chain:
         ``newest`` are the keyframes of the newest segment behind the last that was added. Loops
         that do not hold afterwards are forgotten.
         """
-        problem = _Problem(self, newest, segment)
+        trial = copy(self)
+        trial.add(newest, segment)
         loops = [
             edge for edge in (*self._held, *edges)
-            if {edge.older, edge.newer} <= problem.poses.keys()]
-        if not problem.join(edges) and (problem.doubts(edges) <= 1.0).all():
+            if {edge.older, edge.newer} <= trial.poses.keys()]
+        if not trial._join(edges) and (trial._doubts(edges) <= 1.0).all():
             self._held = loops
             return None
-        for factor in self._steps_to(newest):
-            problem.graph.add(factor)
-        problem.hold_firsts()
-        problem.solve(loops)
+        trial._hold_firsts()
+        marginals = trial._solve(loops)
         holding = [
-            edge for edge, doubt in zip(loops, problem.doubts(loops), strict=True)
+            edge for edge, doubt in zip(loops, trial._doubts(loops), strict=True)
             if doubt <= POSE_DOUBT]
         self.removed += len(loops) - len(holding)
         if not set(edges) & set(holding):
             return None
         if len(holding) < len(loops):
-            problem.solve(holding)
+            marginals = trial._solve(holding)
         self._held = holding
-        self.joined = problem.joined
-        self.poses = {number: problem.poses[number] for number in self.poses}
+        self.joined = trial.joined
+        covariance = np.zeros((7, 7))
+        for last in [*self.poses][-1:]:
+            covariance = np.array(marginals.marginalCovariance(last))
+        self.poses = {number: trial.poses[number] for number in self.poses}
         return Corrected(
-            problem.poses, problem.covariance(next(reversed(self.poses), None)),
-            [problem.loop(edge, POSE_DOUBT) for edge in holding])
+            trial.poses, covariance, [trial._loop(edge, POSE_DOUBT) for edge in holding])
 
-    def _steps_to(self, fixed: Sequence[Fixed]) -> list[gtsam.NonlinearFactor]:
-        before = next(reversed(self.poses), -1)
-        steps: list[gtsam.NonlinearFactor] = []
-        for each in fixed:
-            if each.motion is not None:
-                steps.append(gtsam.BetweenFactorSimilarity3(
-                    before, each.number, to_gtsam(each.motion),
-                    gtsam.noiseModel.Gaussian.Covariance(each.covariance)))
-            for scale, sigma in each.claims:
-                steps.append(gtsam.PriorFactorSimilarity3(
-                    each.number, to_gtsam(stretched(each.pose, np.exp(scale))),
-                    doubting(sigmas(FREE, FREE, sigma), DOUBT)))
-            before = each.number
-        return steps
-
-
-class _Problem:
-    """The chain with what the smoother still moves, on its way to where loops want it."""
-
-    def __init__(self, chain: Chain, newest: Sequence[Fixed], segment: int) -> None:
-        self.graph = gtsam.NonlinearFactorGraph(chain._steps)
-        self.poses = chain.poses | {each.number: each.pose for each in newest}
-        self.units = chain.units | {each.number: each.unit for each in newest}
-        self._metric = chain.metric
-        self._claimed = chain.claimed | {segment for each in newest if each.claims}
-        self.segments = chain.segments | {each.number: segment for each in newest}
-        self.joined = dict(chain.joined)
-        self._marginals: gtsam.Marginals | None = None
-
-    def join(self, edges: Sequence[LoopEdge]) -> bool:
+    def _join(self, edges: Sequence[LoopEdge]) -> bool:
         """Put segments that loops tie into one map, the older one's; say whether there are any."""
         before = dict(self.joined)
         for edge in edges:
@@ -170,7 +159,8 @@ class _Problem:
                 continue
             older_from_newer = self.poses[edge.older] @ self._motion(edge) @ np.linalg.inv(
                 self.poses[edge.newer])
-            if self._rank(newer) < self._rank(older):
+            # Those in metres give the map, and older ones.
+            if (newer not in self.metric, newer) < (older not in self.metric, older):
                 older, newer = newer, older
                 older_from_newer = np.linalg.inv(older_from_newer)
             for number, segment in self.segments.items():
@@ -180,55 +170,40 @@ class _Problem:
                 segment: older if to == newer else to for segment, to in self.joined.items()}
         return self.joined != before
 
-    def _rank(self, segment: int) -> tuple[bool, int]:
-        """Return a number which is less for segments that give the map: in metres, older."""
-        return segment not in self._metric, segment
-
-    def hold_firsts(self) -> None:
+    def _hold_firsts(self) -> None:
         """
         Hold the first keyframe of each segment that was joined to no older one.
 
         But not its scale, where windows say something of that.
         """
-        held: set[int] = set()
         claimed = {self.joined[segment] for segment in self._claimed}
-        for number, segment in self.segments.items():
-            to = self.joined[segment]
-            if to == segment and to not in held:
-                held.add(to)
-                self.graph.add(gtsam.PriorFactorSimilarity3(
+        # Of each segment the first is the last to be written.
+        firsts = {segment: number for number, segment in reversed(self.segments.items())}
+        for segment, number in firsts.items():
+            if self.joined[segment] == segment:
+                self._steps.add(gtsam.PriorFactorSimilarity3(
                     number, to_gtsam(self.poses[number]),
-                    sigmas(FIXED, FIXED, FREE if to in claimed else FIXED)))
+                    sigmas(FIXED, FIXED, FREE if segment in claimed else FIXED)))
 
-    def solve(self, loops: Sequence[LoopEdge]) -> None:
-        """Move the poses to where most loops hold."""
-        doubt = float(self.doubts(loops).max())
+    def _solve(self, loops: Sequence[LoopEdge]) -> gtsam.Marginals:
+        """Move the poses to where most loops hold; return how far they may be off."""
+        doubt = float(self._doubts(loops).max())
         parameters = gtsam.LevenbergMarquardtParams()
         parameters.setRelativeErrorTol(1e-3)
         while True:
             doubt = max(doubt / STRICTER, POSE_DOUBT)
-            values, graph = gtsam.Values(), gtsam.NonlinearFactorGraph(self.graph)
+            values, graph = gtsam.Values(), gtsam.NonlinearFactorGraph(self._steps)
             for number, pose in self.poses.items():
                 values.insert(number, to_gtsam(pose))
             for edge in loops:
-                loop = self.loop(edge, doubt)
-                graph.add(gtsam.BetweenFactorSimilarity3(
-                    loop.older, loop.newer, to_gtsam(loop.motion), loop.noise))
+                graph.add(self._loop(edge, doubt))
             found = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
             self.poses = {
                 number: from_gtsam(found.atSimilarity3(number)) for number in self.poses}
             if doubt == POSE_DOUBT:
-                self._marginals = gtsam.Marginals(graph, found)
-                return
+                return gtsam.Marginals(graph, found)
 
-    def covariance(self, number: int | None) -> Array:
-        """Return how far a keyframe may be off after all loops, (7,7); zero for none."""
-        if number is None:
-            return np.zeros((7, 7))
-        assert self._marginals is not None, 'solved'
-        return np.array(self._marginals.marginalCovariance(number))
-
-    def doubts(self, edges: Sequence[LoopEdge]) -> Array:
+    def _doubts(self, edges: Sequence[LoopEdge]) -> Array:
         """Return by how many standard deviations the poses err about each loop, (N,), rms."""
         if not edges:
             return np.zeros(0)
@@ -240,13 +215,14 @@ class _Problem:
         error = difference(np.stack([self._motion(edge) for edge in edges]), found) / usual
         return np.asarray(np.sqrt(np.mean(error ** 2, axis=1)))
 
-    def loop(self, edge: LoopEdge, doubt: float) -> Loop:
+    def _loop(self, edge: LoopEdge, doubt: float) -> gtsam.BetweenFactorSimilarity3:
         """Return a loop between poses, doubted from so many standard deviations on."""
         turn, place, scale = self._sigmas(edge)
         motion = self._motion(edge)
         # Of a similarity GTSAM has the shift before it stretches.
         noise = sigmas(turn, place / scale_of(motion), scale)
-        return Loop(edge.older, edge.newer, motion, doubting(noise, np.sqrt(7.0) * doubt))
+        return gtsam.BetweenFactorSimilarity3(
+            edge.older, edge.newer, to_gtsam(motion), doubting(noise, np.sqrt(7.0) * doubt))
 
     def _motion(self, edge: LoopEdge) -> Array:
         """Return a loop (4,4) between poses, not views."""

@@ -77,16 +77,6 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
-    """How a keyframe's pose stands in that of an older one, a similarity (4,4), to some noise."""
-
-    older: int
-    newer: int
-    motion: Array
-    noise: gtsam.noiseModel.Base
-
-
-@dataclass(frozen=True, eq=False)
 class Node:
     """
     A window: how it sees keyframes, and what is said of its scale.
@@ -136,8 +126,8 @@ class Smoother:
         self._fixed: set[int] = set()
         self._last: int | None = None
         self._covariance = np.zeros((7, 7))
-        # Loops that hold, and where the older keyframes of those are that are fixed.
-        self._loops: Sequence[Loop] = ()
+        # Loops that hold, and where their older keyframes are.
+        self._loops: Sequence[gtsam.BetweenFactorSimilarity3] = ()
         self._older: dict[int, Array] = {}
         # As of the last solution; there is none before the first.
         self._marginals: Marginals
@@ -259,9 +249,10 @@ class Smoother:
 
     def solve(self) -> None:
         """Find the poses and similarities that fit all that was said best."""
-        keyframes = sorted(self.poses)
-        certain = [*self._held_factors(keyframes), *self._gravity_factors(keyframes),
-                   *self._loop_factors()]
+        loops = [loop for loop in self._loops if loop.keys()[1] in self.poses]
+        places = {loop.keys()[0]: self._older[loop.keys()[0]] for loop in loops} | self.poses
+        keyframes = sorted(places)
+        certain = [*self._held_factors(places), *self._gravity_factors(keyframes), *loops]
         odometry = list(self._odometry_factors(keyframes))
         parameters = gtsam.LevenbergMarquardtParams()
         parameters.setMaxIterations(20)
@@ -269,7 +260,7 @@ class Smoother:
         trust = dict.fromkeys((node.number for node in self.nodes), 1.0)
         values = gtsam.Values()
         for number in keyframes:
-            values.insert(_keyframe(number), to_gtsam(self.poses[number]))
+            values.insert(number, to_gtsam(places[number]))
         for node in self.nodes:
             values.insert(_window(node.number), to_gtsam(self.windows[node.number]))
         for stage, doubt in enumerate(STAGES):
@@ -281,8 +272,8 @@ class Smoother:
                     *odometry):
                 graph.add(factor)
             values = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
-            for number in keyframes:
-                pose = from_gtsam(values.atSimilarity3(_keyframe(number)))
+            for number in self.poses:
+                pose = from_gtsam(values.atSimilarity3(number))
                 if number in self.held:
                     # To the bit, but for its scale.
                     pose = stretched(rigid(self.poses[number]), scale_of(pose))
@@ -293,7 +284,8 @@ class Smoother:
         self._marginals = Marginals(graph, values, keyframes)
 
     def repose(
-        self, poses: Mapping[int, Array], covariance: Array, loops: Sequence[Loop],
+        self, poses: Mapping[int, Array], covariance: Array,
+        loops: Sequence[gtsam.BetweenFactorSimilarity3],
     ) -> None:
         """
         Take corrected poses (4,4) of all keyframes, and the loops by which they were.
@@ -307,8 +299,8 @@ class Smoother:
             self.windows[window] = moved @ self.windows[window]
         self.poses = {number: poses[number] for number in self.poses}
         self._covariance = covariance
-        self._loops = [loop for loop in loops if loop.newer in self.poses]
-        self._older = {loop.older: poses[loop.older] for loop in self._loops}
+        self._loops = [loop for loop in loops if loop.keys()[1] in self.poses]
+        self._older = {older: poses[older] for older, _ in (loop.keys() for loop in self._loops)}
 
     def doubts(self, node: Node) -> dict[int, float]:
         """Return by how many standard deviations a window errs about its keyframes, by id."""
@@ -422,7 +414,7 @@ class Smoother:
                 unit = self.scale(node) / scale_of(self.poses[number])
                 gives = number in node.first and number not in self.odometry
                 yield gtsam.BetweenFactorSimilarity3(
-                    _window(node.number), _keyframe(number),
+                    _window(node.number), number,
                     to_gtsam(view if gives else stretched(view, 1.0 / unit)),
                     doubting(
                         sigmas(turn, place * unit, FIXED if gives else FREE), doubt))
@@ -457,7 +449,7 @@ class Smoother:
                           doubting(sigmas(FREE, place, FREE), DOUBT),
                           doubting(sigmas(FREE, FREE, FIXED), DOUBT)):
                 yield gtsam.BetweenFactorSimilarity3(
-                    _keyframe(before), _keyframe(after), to_gtsam(moved), noise)
+                    before, after, to_gtsam(moved), noise)
 
     def _gravity_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
         """Hold the vertical where odometry has it: mostly it knows it by an IMU or the floor."""
@@ -475,33 +467,22 @@ class Smoother:
             covariance = FREE ** 2 * np.eye(7)
             covariance[:3, :3] = turn.T @ np.diag([GRAVITY_RAD ** 2] * 2 + [FREE ** 2]) @ turn
             yield gtsam.PriorFactorSimilarity3(
-                _keyframe(number), to_gtsam(upright), doubting(
+                number, to_gtsam(upright), doubting(
                     gtsam.noiseModel.Gaussian.Covariance(covariance), DOUBT))
 
-    def _held_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
+    def _held_factors(self, places: Mapping[int, Array]) -> Iterator[gtsam.NonlinearFactor]:
         turn, place = self.noise.view(self.depth())
-        for number in keyframes:
+        for number, pose in places.items():
             # Nothing is quite free, so that the problem can be solved whatever is doubted.
-            certain = (
-                (FIXED, FIXED, self.held[number]) if number in self.held else (FREE, FREE, FREE))
-            yield gtsam.PriorFactorSimilarity3(
-                _keyframe(number), to_gtsam(self.poses[number]), sigmas(*certain))
+            certain = (FREE, FREE, FREE)
+            if number in self.held or number not in self.poses:
+                certain = (FIXED, FIXED, self.held.get(number, FIXED))
+            yield gtsam.PriorFactorSimilarity3(number, to_gtsam(pose), sigmas(*certain))
             if number in self.anchors:
-                unit = scale_of(self.poses[number])
+                unit = scale_of(pose)
                 yield gtsam.PriorFactorSimilarity3(
-                    _keyframe(number), to_gtsam(stretched(self.anchors[number], unit)),
+                    number, to_gtsam(stretched(self.anchors[number], unit)),
                     sigmas(turn, place / unit, FREE))
-
-    def _loop_factors(self) -> Iterator[gtsam.NonlinearFactor]:
-        for loop in self._loops:
-            if loop.older in self.poses and loop.newer in self.poses:
-                yield gtsam.BetweenFactorSimilarity3(
-                    _keyframe(loop.older), _keyframe(loop.newer), to_gtsam(loop.motion),
-                    loop.noise)
-            elif loop.newer in self.poses:
-                yield gtsam.PriorFactorSimilarity3(
-                    _keyframe(loop.newer), to_gtsam(self._older[loop.older] @ loop.motion),
-                    loop.noise)
 
     def depth(self) -> float:
         """Return how far away things are, in the map's unit."""
@@ -511,10 +492,6 @@ class Smoother:
 def _weights(errors: Array, doubt: float) -> Array:
     """Return what is left of what errs by so many standard deviations (Geman-McClure), (N,)."""
     return 1.0 / (1.0 + np.square(errors / doubt))
-
-
-def _keyframe(number: int) -> int:
-    return int(gtsam.symbol('k', number))
 
 
 def _window(number: int) -> int:
