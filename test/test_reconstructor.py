@@ -24,6 +24,7 @@ from mapanything_ros.core.backends.backend import Backend
 from mapanything_ros.core.config import Config, from_values, LoopClosureConfig, WindowConfig
 from mapanything_ros.core.datatypes import Frame, Keyframe, Prediction, Scale, WindowPrediction
 from mapanything_ros.core.errors import (
+    AlignmentError,
     ExportError,
     InputError,
     ReconstructionError,
@@ -171,6 +172,31 @@ def test_a_failed_window_is_retried_with_the_next_keyframe_and_the_map_stays(
 
 def wide(backend):
     return Reconstructor(replace(CONFIG, window=WindowConfig(size=6, overlap=2)), backend)
+
+
+def test_a_window_that_contradicts_the_last_is_judged_by_one_between_and_nothing_is_lost(
+    backend, monkeypatch,
+):
+    def infer(keyframes, whole=backend.infer):
+        window = whole(keyframes)
+        if keyframes[0].id != 4:
+            return window
+        wrong = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [-1, 0, 0, 2.0], [0, 0, 0, 1]])
+        return replace(window, views=tuple(
+            replace(view, world_from_camera=view.world_from_camera @ wrong)
+            if view.keyframe_id % 2 else view for view in window.views))
+
+    monkeypatch.setattr(backend, 'infer', infer)
+    reconstructor = wide(backend)
+    feed(reconstructor, range(6))
+    with pytest.raises(AlignmentError, match='disagrees'):
+        feed(reconstructor, range(6, 10))
+    assert drain(reconstructor) == 0 and mapped(reconstructor) == [*range(7)]
+    feed(reconstructor, [10])
+    assert backend.windows == [[*range(6)], [*range(4, 10)], [*range(1, 7)], [*range(5, 11)]]
+    for stamp_ns, map_from_camera in reconstructor.trajectory():
+        np.testing.assert_allclose(map_from_camera, pose(stamp_ns), atol=1e-6)
+    assert mapped(reconstructor) == [*range(11)]
 
 
 def drain(reconstructor):

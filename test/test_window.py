@@ -82,6 +82,109 @@ def test_a_failed_window_is_tried_again_with_the_next_keyframe(window):
     assert not window.ready()
 
 
+def refusing():
+    """Give a window of 6, of which the map took 0 to 5 and refused 3 to 8."""
+    window = KeyframeWindow(WindowConfig(size=6, overlap=3))
+    filled(window, 6)
+    window.placed(window.take())
+    filled(window, 3, first=6)
+    window.refused(window.take())
+    return window
+
+
+def test_between_two_windows_that_contradict_each_other_comes_a_third():
+    window = refusing()
+    judge = window.take()
+    assert [k.id for k in judge] == [1, 2, 3, 4, 5, 6]
+    assert not window.ready()
+    window.placed(judge)
+    filled(window, 1, first=9)
+    # 7 and 8 were in no window that the map took.
+    assert drained(window) == [[4, 5, 6, 7, 8, 9]]
+    assert window.dropped == 0
+
+
+def test_what_contradicts_the_judge_too_waits_for_the_next_keyframe():
+    window = refusing()
+    window.refused(window.take())
+    assert not window.ready(), 'the same again tells nothing'
+    filled(window, 1, first=9)
+    assert drained(window) == [[4, 5, 6, 7, 8, 9]]
+
+
+def test_nothing_is_judged_twice_however_long_the_robot_rests():
+    window = refusing()
+    taken = []
+    for _ in range(5):
+        while window.ready():
+            keyframes = window.take()
+            taken.append([k.id for k in keyframes])
+            window.refused(keyframes)
+        window.rest()
+    assert taken == [[1, 2, 3, 4, 5, 6], [3, 4, 5, 6, 7, 8]]
+
+
+def test_a_row_of_windows_that_are_refused_comes_to_an_end():
+    window = refusing()
+    taken = []
+    for number in range(9, 13):
+        while window.ready():
+            assert len(taken) < 20
+            keyframes = window.take()
+            taken.append([k.id for k in keyframes])
+            window.refused(keyframes)
+        filled(window, 1, first=number)
+    assert taken == [
+        [1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9], [5, 6, 7, 8, 9, 10], [6, 7, 8, 9, 10, 11]]
+
+
+def test_a_window_that_shares_nothing_has_no_judge(window):
+    filled(window, 4)
+    window.placed(window.take())
+    filled(window, 4, first=4)
+    window.refused(window.take())
+    assert not window.ready()
+    filled(window, 1, first=8)
+    assert drained(window) == [[5, 6, 7, 8]]
+
+
+def test_keyframes_of_a_refused_window_that_never_come_again_are_lost():
+    window = refusing()
+    window.placed(window.take())
+    filled(window, 6, first=9)
+    assert window.dropped == 2, '7 and 8'
+
+
+def test_nothing_older_comes_after_a_newer_window():
+    window = KeyframeWindow(WindowConfig(size=6, overlap=3))
+    filled(window, 6)
+    window.placed(window.take())
+    filled(window, 3, first=6)
+    contradicts = window.take()
+    filled(window, 3, first=9)
+    assert ids(window) == [6, 7, 8, 9, 10, 11]
+    window.refused(contradicts)
+    assert not window.ready()
+
+
+def test_a_judge_is_no_larger_than_what_fits():
+    window = KeyframeWindow(WindowConfig(size=6, overlap=3))
+    filled(window, 6)
+    window.placed(window.take())
+    window.shrink(4, ())
+    filled(window, 3, first=6)
+    window.refused(window.take())
+    assert ids(window) == [3, 4, 5, 6]
+
+
+def test_nothing_old_judges_after_clear():
+    window = refusing()
+    window.clear()
+    filled(window, 6, first=3)
+    window.refused(window.take())
+    assert not window.ready()
+
+
 def test_clear_forgets_all(window):
     for number in range(5):
         window.add(keyframe(number))

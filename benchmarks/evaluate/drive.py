@@ -54,31 +54,25 @@ def drive(
     """
     Show all images of a world to a reconstructor, whose parameters are ``config``.
 
-    A dropped window is not even taken: the robot is busy until its keyframes have made room for
-    newer ones, so that the next window shares none with the last.
+    While a dropped window is lost the robot is busy, until newer keyframes have made room for
+    those: the next window shares none with the last.
     """
     tf = TfRecord(config)
     outcome = Outcome(reconstructor, tf)
     drops = _drops(drops_percent)
-    size, step = config.window.size, config.window.size - config.window.overlap
-    waiting = busy = total = 0
-    failed = False
+    busy = 0
     for index in range(len(world)):
         tf.image(int(world.stamps_ns[index]), FRAME, world.odom_from_camera[index])
         if not reconstructor.add(frame(world, index, config.has_odometry)).accepted:
             continue
-        total, waiting, busy = total + 1, waiting + 1, max(0, busy - 1)
-        if busy or total < size or waiting < (1 if failed else step):
-            continue
-        if next(drops):
-            outcome.dropped += 1
-            busy = size
-            continue
-        window = reconstructor.take()
-        assert window is not None, 'the drive and the window disagree about when it is ready'
-        failed = not _process(outcome, window)
-        waiting = 0
-    if waiting and not busy and (window := reconstructor.take(partial=True)):
+        busy = max(0, busy - 1)
+        while not busy and (window := reconstructor.take()):
+            if next(drops):
+                outcome.dropped += 1
+                busy = config.window.size
+            else:
+                _process(outcome, window)
+    if not busy and (window := reconstructor.take(partial=True)):
         _process(outcome, window)
     return outcome
 
@@ -118,17 +112,16 @@ def frame(world: World, index: int, with_odometry: bool = True) -> Frame:
                  odom_from_camera)
 
 
-def _process(outcome: Outcome, window: Window) -> bool:
+def _process(outcome: Outcome, window: Window) -> None:
     outcome.taken += 1
     try:
         submap = outcome.reconstructor.process(window)
     except (ReconstructionError, AlignmentError) as error:
         outcome.rejected.append(str(error))
-        return False
+        return
     assert submap is not None, 'nobody has reset the map'
     outcome.submaps.append(submap)
     outcome.tf.window(submap, window.keyframes, outcome.reconstructor.map_from_odom())
-    return True
 
 
 def _drops(percent: int) -> Iterator[bool]:

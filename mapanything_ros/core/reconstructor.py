@@ -32,7 +32,7 @@ from mapanything_ros.core.datatypes import (
     Submap,
     WindowPrediction,
 )
-from mapanything_ros.core.errors import ExportError, WindowTooLargeError
+from mapanything_ros.core.errors import AlignmentError, ExportError, WindowTooLargeError
 from mapanything_ros.core.estimation.estimator import Estimator
 from mapanything_ros.core.estimation.scale import rescaled
 from mapanything_ros.core.estimation.similarity import rigid, scale_of
@@ -219,12 +219,18 @@ class Reconstructor:
                 # All of the path, where the camera is back at a place that it knows.
                 submap = self._close_loops(submap, window.keyframes)
                 self._map_counts = self._count_map()
-                return submap
-        except Exception:  # whatever it is, the keyframes are there
+        except Exception as error:  # whatever it is, the keyframes are there
             with self._input_lock:
                 self._want_up_again()
-                self._window.retry()
+                if isinstance(error, AlignmentError) and self.is_current(window):
+                    self._window.refused(window.keyframes)
+                else:
+                    self._window.retry()
             raise
+        with self._input_lock:
+            if self.is_current(window):
+                self._window.placed(window.keyframes)
+        return submap
 
     def restart(self) -> None:
         """Forget keyframes and windows, also those in flight, at once; the map goes with clear."""

@@ -49,10 +49,7 @@ from mapanything_ros.core.estimation.scale import (
     rescaled,
 )
 from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
-from mapanything_ros.core.estimation.smoother import (
-    Node,
-    Smoother,
-)
+from mapanything_ros.core.estimation.smoother import Node, Smoother, STAGES
 from mapanything_ros.core.places.loop_edge import LoopEdge
 
 # REP-103: from the optical frame (x right, z forward) to the body frame (x forward, z up).
@@ -139,6 +136,7 @@ class Estimator:
         smoother.variances |= {
             k.id: k.odom_variance for k in keyframes if k.odom_variance is not None}
         smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
+        _require_shape(smoother.doubts(node))
         held = {min(expected)} if new_segment else set()
         if self._trust_odometry:
             smoother.anchors.update({n: odometry[n] for n in odometry.keys() & node.first})
@@ -440,6 +438,21 @@ def _guesses(
             unit = 1.0 if told is None else scale_of(told)
         guesses[number] = stretched(pose, unit)
     return guesses
+
+
+def _require_shape(doubts: Mapping[int, float]) -> None:
+    """
+    Raise AlignmentError where a window has what it shares with the map otherwise, on the whole.
+
+    A mirrored one, say, before the map gives way to it. Views that mean nothing do not count.
+    """
+    like = [doubt for doubt in doubts.values() if doubt <= STAGES[0]]
+    # Both have erred.
+    bent = math.sqrt(sum(doubt ** 2 for doubt in like) / max(len(like), 1) / 2.0)
+    if bent > POSE_DOUBT:
+        raise AlignmentError(
+            f'the window disagrees with the map about how {len(like)} keyframes lie, by '
+            f'{bent:.0f} times what windows usually err')
 
 
 def _require_fit(

@@ -38,10 +38,15 @@ class KeyframeWindow:
         self._step = config.size - config.overlap
         self._patience = Patience()
         self._keyframes: deque[Keyframe] = deque()
-        # Parts of windows that were too large, and what waited at a rest, before anything newer.
+        # Windows that come before the newest: parts of those that were too large, what waited at a
+        # rest, and what is to judge between two.
         self._parts: deque[tuple[Keyframe, ...]] = deque()
         self._fresh = 0
         self._retry = False
+        # The last windows that were taken, that are in the map, and that were to judge.
+        self._taken: tuple[Keyframe, ...] = ()
+        self._placed: tuple[Keyframe, ...] = ()
+        self._judge: tuple[Keyframe, ...] = ()
         self.dropped = 0
 
     def add(self, keyframe: Keyframe) -> None:
@@ -68,14 +73,37 @@ class KeyframeWindow:
     def take(self) -> tuple[Keyframe, ...]:
         """Return the window, oldest keyframe first; its keyframes are not fresh any more."""
         if self._parts:
-            return self._parts.popleft()
-        self._fresh = 0
-        self._retry = False
-        return tuple(self._keyframes)
+            self._taken = self._parts.popleft()
+        else:
+            self._fresh = 0
+            self._retry = False
+            self._taken = tuple(self._keyframes)
+        return self._taken
 
     def retry(self) -> None:
         """Make the window ready again with the next keyframe: the last one taken has failed."""
         self._retry = True
+
+    def placed(self, taken: tuple[Keyframe, ...]) -> None:
+        """Take note that a window is in the map."""
+        self._placed = taken
+
+    def refused(self, taken: tuple[Keyframe, ...]) -> None:
+        """
+        Make the next window of the last in the map and one keyframe of those ``taken``.
+
+        They contradict each other about keyframes that they share, and nobody knows which of them
+        is wrong: one that shares more with both can tell. What is newer than both could not.
+        """
+        shared = {keyframe.id for keyframe in self._placed}
+        new = [keyframe for keyframe in taken if keyframe.id not in shared]
+        judge = (*self._placed, *new[:1])[-self._size:]
+        if 1 < len(new) < len(taken) and taken == self._taken and judge != self._judge:
+            self._judge = judge
+            self._parts.appendleft(judge)
+            self._fresh += len(new) - 1
+        elif len(new) != 1:
+            self.retry()
 
     def rest(self) -> None:
         """Make a window of what waits, full or not: nothing may come for long."""
@@ -112,6 +140,7 @@ class KeyframeWindow:
         """Forget all keyframes."""
         self._keyframes.clear()
         self._parts.clear()
+        self._placed = ()
         self._fresh = 0
         self._retry = False
 
