@@ -322,6 +322,15 @@ def test_a_window_that_bends_is_rejected_though_the_map_could_give_way(estimator
     assert_poses(submap.poses, submap.poses[30] @ np.linalg.inv(pose(30)), atol=1e-4)
 
 
+def test_nobody_knows_which_is_bent_where_the_window_before_was_the_first(estimator):
+    for start in range(0, 30, 3):
+        estimator.place(window(six(start)), keyframes(six(start), odometry=False))
+    assert estimator.place(window(six(40)), keyframes(six(40), odometry=False)).new_segment
+    bent = {number: _turned(0.8 * (number - 43)) for number in six(43)}
+    submap = estimator.place(window(six(43), wrong=bent), keyframes(six(43), odometry=False))
+    assert not submap.new_segment and submap.new_ids >= {46, 47, 48}
+
+
 @pytest.mark.parametrize('odometry', [True, False], ids=['odometry', 'images'])
 def test_a_window_three_times_too_large_is_brought_to_scale(estimator, odometry):
     for start in (0, 3, 6):

@@ -135,8 +135,9 @@ class Estimator:
         told = {n: expected[n] for n in known} if len(known) > 1 else expected
         smoother.variances |= {
             k.id: k.odom_variance for k in keyframes if k.odom_variance is not None}
+        confirmed = smoother.confirmed()
         smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
-        _require_shape(smoother.doubts(node))
+        _require_shape(smoother.doubts(node), confirmed)
         held = {min(expected)} if new_segment else set()
         if self._trust_odometry:
             smoother.anchors.update({n: odometry[n] for n in odometry.keys() & node.first})
@@ -440,13 +441,13 @@ def _guesses(
     return guesses
 
 
-def _require_shape(doubts: Mapping[int, float]) -> None:
+def _require_shape(doubts: Mapping[int, float], confirmed: Collection[int]) -> None:
     """
-    Raise AlignmentError where a window has what it shares with the map otherwise, on the whole.
+    Raise AlignmentError where a window has what was confirmed otherwise, on the whole.
 
     A mirrored one, say, before the map gives way to it. Views that mean nothing do not count.
     """
-    like = [doubt for doubt in doubts.values() if doubt <= STAGES[0]]
+    like = [doubts[n] for n in doubts.keys() & confirmed if doubts[n] <= STAGES[0]]
     # Both have erred.
     bent = math.sqrt(sum(doubt ** 2 for doubt in like) / max(len(like), 1) / 2.0)
     if bent > POSE_DOUBT:

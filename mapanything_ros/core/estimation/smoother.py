@@ -195,6 +195,10 @@ class Smoother:
         """Return the keyframes whose depth came."""
         return set(self._units)
 
+    def confirmed(self) -> set[int]:
+        """Return the keyframes of windows that fitted what others had seen before."""
+        return {n for node in self.nodes if node.views.keys() - node.first for n in node.views}
+
     def keep_units(self, node: Node, numbers: Iterable[int]) -> None:
         """Take note that the depth of keyframes came in the scale that their first window has."""
         for number in numbers:
