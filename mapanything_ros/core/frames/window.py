@@ -43,10 +43,10 @@ class KeyframeWindow:
         self._parts: deque[tuple[Keyframe, ...]] = deque()
         self._fresh = 0
         self._retry = False
-        # The last windows that were taken, that are in the map, and that were to judge.
-        self._taken: tuple[Keyframe, ...] = ()
+        # The newest keyframe that was taken, the last window in the map, and what was to judge.
+        self._taken = -1
         self._placed: tuple[Keyframe, ...] = ()
-        self._judge: tuple[Keyframe, ...] = ()
+        self._judged: list[int] = []
         self.dropped = 0
 
     def add(self, keyframe: Keyframe) -> None:
@@ -73,12 +73,13 @@ class KeyframeWindow:
     def take(self) -> tuple[Keyframe, ...]:
         """Return the window, oldest keyframe first; its keyframes are not fresh any more."""
         if self._parts:
-            self._taken = self._parts.popleft()
+            taken = self._parts.popleft()
         else:
+            taken = tuple(self._keyframes)
             self._fresh = 0
             self._retry = False
-            self._taken = tuple(self._keyframes)
-        return self._taken
+        self._taken = taken[-1].id
+        return taken
 
     def retry(self) -> None:
         """Make the window ready again with the next keyframe: the last one taken has failed."""
@@ -98,8 +99,10 @@ class KeyframeWindow:
         shared = {keyframe.id for keyframe in self._placed}
         new = [keyframe for keyframe in taken if keyframe.id not in shared]
         judge = (*self._placed, *new[:1])[-self._size:]
-        if 1 < len(new) < len(taken) and taken == self._taken and judge != self._judge:
-            self._judge = judge
+        ids = [keyframe.id for keyframe in judge]
+        newest = taken[-1].id == self._taken
+        if newest and 1 < len(new) < len(taken) and ids != self._judged:
+            self._judged = ids
             self._parts.appendleft(judge)
             self._fresh += len(new) - 1
         elif len(new) != 1:
