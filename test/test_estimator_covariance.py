@@ -153,6 +153,14 @@ def test_covariances_are_as_large_as_the_errors(turn, share, factor, odometry):
     assert all(least < each < factor for each in found.values()), found
 
 
+@pytest.mark.parametrize('odometry', [True, False], ids=['odometry', 'images'])
+@pytest.mark.parametrize('error', [0.02, 0.05])
+def test_windows_that_err_far_more_than_is_thought_are_not_refused_for_it(error, odometry):
+    for seed in range(3):
+        drive = Drive(seed, error, error, odometry).go(16)
+        assert len(drive.found) >= len(drive.keyframes) - 1
+
+
 def test_an_unknown_scale_shows_along_the_path_and_grows_with_it():
     """Each window's scale is off by a tenth, and the map's by what is left on average."""
     ahead = []

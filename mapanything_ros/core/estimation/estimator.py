@@ -137,13 +137,13 @@ class Estimator:
             k.id: k.odom_variance for k in keyframes if k.odom_variance is not None}
         confirmed = smoother.confirmed()
         smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
-        _require_shape(smoother.doubts(node), confirmed)
         held = {min(expected)} if new_segment else set()
         if self._trust_odometry:
             smoother.anchors.update({n: odometry[n] for n in odometry.keys() & node.first})
         smoother.poses |= _guesses(smoother, node, expected, held)
         smoother.held |= dict.fromkeys(held, self._held_scale(node, held <= odometry.keys()))
         self._learn(node, smoother)
+        _require_shape(smoother.doubts(node), confirmed)
         smoother.solve()
         doubts = smoother.doubts(node)
         _require_fit(doubts, set(expected) if odometry else known, self._config.min_inliers)

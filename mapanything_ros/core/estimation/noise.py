@@ -70,6 +70,10 @@ class Noise:
         """Return what a window errs in a view of things at a depth: turn and place, (2,)."""
         return self._views.sigmas * (1.0, depth)
 
+    def learned(self) -> bool:
+        """Say whether what windows err is more than an assumption."""
+        return self._views.count >= 3 * FIRST_COUNT
+
     def odometry(self, size: float) -> Array:
         """Return what odometry errs in a motion of a size: turn and place, (2,)."""
         return self._odometry.sigmas * math.sqrt(size)
@@ -82,6 +86,11 @@ class _Learned:
         self.sigmas: Array = np.array(first)
         self._least = np.square(LEAST * self.sigmas)
         self._squares = deque([np.square(first)] * FIRST_COUNT, MEMORY)
+
+    @property
+    def count(self) -> int:
+        """Return how many comparisons they are medians of, the first ones among them."""
+        return len(self._squares)
 
     def learn(self, squares: Iterable[Array]) -> None:
         """Take more squares, (2,) each."""

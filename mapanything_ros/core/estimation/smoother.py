@@ -196,7 +196,13 @@ class Smoother:
         return set(self._units)
 
     def confirmed(self) -> set[int]:
-        """Return the keyframes of windows that fitted what others had seen before."""
+        """
+        Return the keyframes of windows that fitted what others had seen before.
+
+        None before it is known what fits.
+        """
+        if not self.noise.learned():
+            return set()
         return {n for node in self.nodes if node.views.keys() - node.first for n in node.views}
 
     def keep_units(self, node: Node, numbers: Iterable[int]) -> None:
