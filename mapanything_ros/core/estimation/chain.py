@@ -81,7 +81,8 @@ class Chain:
 
     def __copy__(self) -> Chain:
         other = Chain()
-        other.__dict__ |= {name: copy(value) for name, value in vars(self).items()}
+        other.__dict__ |= {
+            name: copy(value) for name, value in vars(self).items() if name != '_steps'}
         other._steps = gtsam.NonlinearFactorGraph(self._steps)
         return other
 
@@ -143,9 +144,9 @@ class Chain:
             marginals = trial._solve(holding)
         self._held = holding
         self.joined = trial.joined
-        covariance = np.zeros((7, 7))
-        for last in [*self.poses][-1:]:
-            covariance = np.array(marginals.marginalCovariance(last))
+        last = next(reversed(self.poses), None)
+        covariance = np.zeros((7, 7)) if last is None else np.array(
+            marginals.marginalCovariance(last))
         self.poses = {number: trial.poses[number] for number in self.poses}
         return Corrected(
             trial.poses, covariance, [trial._loop(edge, POSE_DOUBT) for edge in holding])
