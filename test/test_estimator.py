@@ -428,6 +428,24 @@ def test_slip_does_not_excuse_a_window_that_is_turned(estimator):
     assert_poses({n: p for n, p in placed(estimator).items() if n < 9}, np.eye(4), atol=0.03)
 
 
+def test_new_keyframes_do_not_follow_a_window_that_has_nothing_where_it_is(estimator):
+    """They agree with each other in it, but with none that it shares, and not with odometry."""
+    for start in (0, 3):
+        estimator.place(window(six(start)), keyframes(six(start)))
+    astray = window(six(6), wrong={6: shifted(2.0, 40.0), 7: shifted(-1.0, -30.0)})
+    turned = shifted(1.0, 60.0)
+    views = tuple(
+        replace(view, world_from_camera=turned @ view.world_from_camera)
+        if view.keyframe_id >= 9 else view for view in astray.views)
+    before = placed(estimator)
+    with pytest.raises(AlignmentError, match='disagrees with the map'):
+        estimator.place(replace(astray, views=views), keyframes(six(6)))
+    assert placed(estimator).keys() == before.keys()
+    submap = estimator.place(window(six(9)), keyframes(six(9)))
+    assert submap.new_ids == set(six(9)) and not submap.new_segment
+    assert_poses(submap.poses, np.eye(4), atol=DOUBTED)
+
+
 # Scale
 
 

@@ -124,7 +124,8 @@ def retired_and_moving(windows, keep, odometry=False):
         if not number:
             smoother.held[0] = FIXED
         smoother.solve()
-        smoother.keep_units(smoother.nodes[-1], numbers)
+        for n in numbers:
+            smoother.units.setdefault(n, (number, smoother.scale(smoother.nodes[-1])))
         fixed += smoother.retire(keep)
     return smoother, fixed
 
@@ -320,7 +321,7 @@ def test_a_long_way_costs_no_more_than_a_short_one():
         assert len(fixed) == 2 * (windows - 4) + 2, 'all that the windows before the last four saw'
         sizes.append([
             len(smoother.poses), len(smoother.nodes), len(smoother.windows), len(smoother.held),
-            len(smoother._units), len(smoother._fixed)])
+            len(smoother.units), len(smoother._fixed)])
     assert sizes[0] == sizes[1]
     assert sizes[1][0] <= 12
 
@@ -373,7 +374,7 @@ def test_what_a_window_places_later_follows_its_scale():
     straight(0, [0, 1, 2], smoother, claims=[(0.0, 0.1)])
     smoother.held[0] = 1e2
     smoother.solve()
-    smoother.keep_units(smoother.nodes[0], [0, 1, 2])
+    smoother.units.update(dict.fromkeys([0, 1, 2], (0, smoother.scale(smoother.nodes[0]))))
     assert scale_of(smoother.map_from_view(2)) == pytest.approx(1.0, abs=1e-6)
     straight(1, [0, 1, 2], smoother, claims=[(np.log(0.9), 1e-3)], ties={0: (0.0, 1e-3)})
     smoother.solve()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 
 import gtsam
 import numpy as np
@@ -43,19 +42,6 @@ from mapanything_ros.core.places.loop_edge import LoopEdge
 STRICTER = 3.0
 
 
-@dataclass(frozen=True, eq=False)
-class Corrected:
-    """
-    Poses (4,4) that loops have moved, by id, and the loops, as factors between ids.
-
-    ``covariance`` (7,7) is that of the last fixed keyframe.
-    """
-
-    poses: dict[int, Array]
-    covariance: Array
-    loops: list[gtsam.BetweenFactorSimilarity3]
-
-
 class Chain:
     """
     All keyframes in a row, segment by segment, and loops between them.
@@ -65,7 +51,9 @@ class Chain:
     the oldest segment never moves, and those of others do where a loop joins them to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, removed: int = 0) -> None:
+        # Loops that did not hold.
+        self.removed = removed
         self.poses: dict[int, Array] = {}
         self.units: dict[int, float] = {}
         # Segments that are in metres.
@@ -75,7 +63,6 @@ class Chain:
         # Of each keyframe its segment, of each segment the oldest that it was joined to.
         self.segments: dict[int, int] = {}
         self.joined: dict[int, int] = {}
-        self.removed = 0
         self._steps = gtsam.NonlinearFactorGraph()
         self._held: list[LoopEdge] = []
 
@@ -86,14 +73,9 @@ class Chain:
         other._steps = gtsam.NonlinearFactorGraph(self._steps)
         return other
 
-    def begin(self, segment: int, metric: bool) -> None:
-        """Begin a segment, which may be in metres."""
-        self.joined[segment] = segment
-        if metric:
-            self.metric.add(segment)
-
     def add(self, fixed: Sequence[Fixed], segment: int) -> None:
         """Add the next keyframes of a segment, which nothing but loops moves any more."""
+        self.joined.setdefault(segment, segment)
         before = next(reversed(self.poses), -1)
         for each in fixed:
             if each.motion is not None:
@@ -117,12 +99,12 @@ class Chain:
 
     def close(
         self, edges: Sequence[LoopEdge], newest: Sequence[Fixed], segment: int,
-    ) -> Corrected | None:
+    ) -> tuple[dict[int, Array], Array, list[gtsam.BetweenFactorSimilarity3]] | None:
         """
-        Take loops in; return what moves, None where they tell nothing new, or do not hold.
+        Take loops in; return what moves by them, for the smoother that has the newest keyframes.
 
-        ``newest`` are the keyframes of the newest segment behind the last that was added. Loops
-        that do not hold afterwards are forgotten.
+        None where they tell nothing new, or do not hold: those are forgotten. ``newest`` are the
+        keyframes of the newest segment behind the last that was added.
         """
         trial = copy(self)
         trial.add(newest, segment)
@@ -148,8 +130,7 @@ class Chain:
         covariance = np.zeros((7, 7)) if last is None else np.array(
             marginals.marginalCovariance(last))
         self.poses = {number: trial.poses[number] for number in self.poses}
-        return Corrected(
-            trial.poses, covariance, [trial._loop(edge, POSE_DOUBT) for edge in holding])
+        return trial.poses, covariance, [trial._loop(edge, POSE_DOUBT) for edge in holding]
 
     def _join(self, edges: Sequence[LoopEdge]) -> bool:
         """Put segments that loops tie into one map, the older one's; say whether there are any."""

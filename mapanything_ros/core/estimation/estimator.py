@@ -84,7 +84,7 @@ class Estimator:
         self._trust_odometry = trust_odometry
         self._windows = 0
         self._chain = Chain()
-        self._loops_removed = self._loop_corrections = 0
+        self._loop_corrections = 0
         # Counted since the start; the newest segment has this number.
         self.segments = 0
         self.reset()
@@ -95,18 +95,12 @@ class Estimator:
         self.levelled = False
         self._noise = Noise()
         self._smoother = Smoother(self._noise)
-        self._loops_removed += self._chain.removed
-        self._chain = Chain()
+        self._chain = Chain(self._chain.removed)
         # Of keyframes that may come again: the window that has seen it first, and what it saw.
         self._seen: dict[int, tuple[int, Prediction]] = {}
         self._last_pose: Array | None = None
-        self._map_from_odom: Array | None = None
-        self._metric = False
-
-    @property
-    def map_from_odom(self) -> Array | None:
-        """Return the (4,4) correction of odometry by the newest window, None without odometry."""
-        return self._map_from_odom
+        # The correction of odometry by the newest window, (4,4); None without odometry.
+        self.map_from_odom: Array | None = None
 
     def place(self, window: WindowPrediction, keyframes: Sequence[Keyframe]) -> Submap:
         """
@@ -124,9 +118,15 @@ class Estimator:
         expected = self._expected(window.views, odometry)
         # Nothing in metres goes with what is not.
         new_segment = not expected or not self._metric and evidence is not None
-        level = self.levelled
         smoother = Smoother(self._noise) if new_segment else copy(self._smoother)
-        node = self._node(window, smoother, evidence, ties)
+        self._windows += 1
+        seen = {view.keyframe_id: view.world_from_camera for view in window.views}
+        # The distances of odometry are factors of their own.
+        claims = [] if evidence is None or evidence.source == 'odometry' else [
+            (math.log(evidence.factor), evidence.sigma)]
+        node = Node(
+            self._windows, seen, median_depth(window.views),
+            frozenset(seen.keys() - smoother.poses.keys()), claims, ties)
         known = node.views.keys() - node.first
         self._require_scale(node, odometry, bool(known), evidence)
         if new_segment:
@@ -135,23 +135,30 @@ class Estimator:
         told = {n: expected[n] for n in known} if len(known) > 1 else expected
         smoother.variances |= {
             k.id: k.odom_variance for k in keyframes if k.odom_variance is not None}
-        confirmed = smoother.confirmed()
         smoother.add(node, told, _likely_scale(node, smoother, evidence, told), odometry)
-        held = {min(expected)} if new_segment else set()
+        held = {}
+        if new_segment:
+            # Odometry has its own lengths, whatever windows say where it must tell them.
+            told_scale = self._scale_source == 'odometry' and min(expected) in odometry
+            held[min(expected)] = FREE if claims and not told_scale else FIXED
         if self._trust_odometry:
             smoother.anchors.update({n: odometry[n] for n in odometry.keys() & node.first})
-        smoother.poses |= _guesses(smoother, node, expected, held)
-        smoother.held |= dict.fromkeys(held, self._held_scale(node, held <= odometry.keys()))
+        smoother.poses = _guesses(smoother, node, expected, held)
+        smoother.held |= held
         self._learn(node, smoother)
-        _require_shape(smoother.doubts(node), confirmed)
+        _require_shape(smoother, node)
         smoother.solve()
         doubts = smoother.doubts(node)
         _require_fit(doubts, set(expected) if odometry else known, self._config.min_inliers)
         # What a GPU may have no memory for comes before anything changes.
         views = [rescaled(view, smoother.scale(node)) for view in window.views]
         if new_segment:
-            self._begin_segment(evidence is not None)
-        self.levelled = level
+            self._chain.add(self._smoother.retire(0), self.segments)
+            self.segments += 1
+            if evidence is not None:
+                self._chain.metric.add(self.segments)
+            self._seen.clear()
+            self.levelled = level
         self._smoother = smoother
         return self._submap(
             window, views, node, doubts, new_segment, evidence, by_id, odometry)
@@ -162,13 +169,13 @@ class Estimator:
         if corrected is None:
             return False
         self._loop_corrections += 1
-        newest = max(self._smoother.poses)
-        before = rigid(self._smoother.poses[newest])
-        self._smoother.repose(corrected.poses, corrected.covariance, corrected.loops)
-        self._last_pose = rigid(self._smoother.poses[newest])
-        if self._map_from_odom is not None:
-            self._map_from_odom = self._last_pose @ np.linalg.inv(before) @ self._map_from_odom
+        self._smoother.repose(*corrected)
+        self._follow()
         return True
+
+    @property
+    def _metric(self) -> bool:
+        return self.segments in self._chain.metric
 
     @property
     def segment(self) -> int:
@@ -181,8 +188,7 @@ class Estimator:
 
         A similarity: its scale is that of the keyframe's depth since it first came.
         """
-        return {
-            number: self._smoother.map_from_view(number) for number in self._smoother.poses}
+        return {n: self._smoother.map_from_view(n) for n in self._smoother.poses}
 
     def path(self) -> dict[int, Array]:
         """Return ``map_from_view`` (4,4) of all keyframes of the segment, by id."""
@@ -191,8 +197,7 @@ class Estimator:
     def statistics(self) -> dict[str, int]:
         """Return counts since the start: corrections by loops, and loops that did not hold."""
         return {
-            'loop_corrections': self._loop_corrections,
-            'loop_removed': self._loops_removed + self._chain.removed}
+            'loop_corrections': self._loop_corrections, 'loop_removed': self._chain.removed}
 
     # What ties a window
 
@@ -202,8 +207,6 @@ class Estimator:
         """Return where keyframes should be (4,4), as far as the map tells, by id."""
         poses, measured = self._smoother.poses, self._smoother.odometry
         expected = {v.keyframe_id: poses[v.keyframe_id] for v in views if v.keyframe_id in poses}
-        if self._trust_odometry and poses:
-            return {**odometry, **expected}
         tied = poses.keys() & measured.keys()
         for number in odometry.keys() - poses.keys() if tied else ():
             near = min(tied, key=lambda other: (abs(other - number), other))
@@ -215,7 +218,7 @@ class Estimator:
     ) -> tuple[dict[int, Array], bool]:
         """Return where a map begins: keyframes (4,4) by id, and whether by measured gravity."""
         if odometry:
-            correction = np.eye(4) if self._map_from_odom is None else self._map_from_odom
+            correction = np.eye(4) if self.map_from_odom is None else self.map_from_odom
             return {number: correction @ pose for number, pose in odometry.items()}, False
         first = window.views[0]
         if self._last_pose is not None:
@@ -231,23 +234,6 @@ class Estimator:
                 return {first.keyframe_id: start}, True
         return {first.keyframe_id: start}, False
 
-    def _node(
-        self, window: WindowPrediction, smoother: Smoother, evidence: Evidence | None,
-        ties: dict[int, tuple[float, float]],
-    ) -> Node:
-        self._windows += 1
-        views = {view.keyframe_id: view.world_from_camera for view in window.views}
-        claims = []
-        # The distances of odometry are factors of their own.
-        if evidence is not None and not self._by_odometry(evidence):
-            claims.append((math.log(evidence.factor), evidence.sigma))
-        return Node(
-            self._windows, views, median_depth(window.views),
-            frozenset(views.keys() - smoother.poses.keys()), claims, ties)
-
-    def _by_odometry(self, evidence: Evidence) -> bool:
-        return self._scale_source == evidence.source == 'odometry'
-
     def _evidence(
         self, window: WindowPrediction, by_id: Keyframes, tied: bool,
     ) -> Evidence | None:
@@ -260,8 +246,8 @@ class Estimator:
         # A map that was anchored keeps its scale where the source is silent for a while.
         if evidence is None and own.metric and (
                 self._scale_source == 'model' or not (self._metric and tied)):
-            sigma = MODEL_SIGMA if own.source == 'model' else max(
-                MIN_SIGMA['model'], 0.0 if math.isnan(own.residual) else own.residual)
+            sigma = MODEL_SIGMA if own.source == 'model' else float(
+                np.fmax(MIN_SIGMA['model'], own.residual))
             evidence = Evidence(own.source, 1.0, own.residual, sigma)
         return evidence
 
@@ -275,12 +261,9 @@ class Estimator:
                     both = before.mask & view.mask.to(before.mask.device)
                     ratio = before.depth_m[both] / view.depth_m.to(before.depth_m.device)[both]
                     ratios.setdefault(number, []).append(ratio.cpu().numpy().astype(float))
-        evidence = {
-            number: evidence_of_views('map', each)
-            for number, each in ratios.items()}
         return {
-            number: (math.log(found.factor), found.sigma)
-            for number, found in evidence.items() if found}
+            number: (math.log(found.factor), found.sigma) for number, each in ratios.items()
+            if (found := evidence_of_views('map', each))}
 
     def _require_scale(
         self, node: Node, odometry: Mapping[int, Array], known: bool, evidence: Evidence | None,
@@ -294,12 +277,6 @@ class Estimator:
                 f'moved {MIN_ODOMETRY_BASELINE_M:g} m in {MIN_ODOMETRY_POSES} keyframes')
 
     # What the graph makes of it
-
-    def _held_scale(self, node: Node, by_odometry: bool) -> float:
-        """Return how certain the scale of keyframes is (logarithm) that are held."""
-        if by_odometry and self._scale_source == 'odometry':
-            return FIXED
-        return FREE if node.claims else FIXED
 
     def _learn(self, node: Node, smoother: Smoother) -> None:
         """Compare how the window has its keyframes in a row with odometry and other windows."""
@@ -320,13 +297,16 @@ class Estimator:
         self._noise.compare_windows(by_windows, depth)
         self._noise.compare_odometry(by_odometry, depth)
 
-    def _begin_segment(self, metric: bool) -> None:
-        """Put the segment before behind; what comes is a new one."""
-        self._chain.add(self._smoother.retire(0), self.segments)
-        self.segments += 1
-        self._chain.begin(self.segments, metric)
-        self._seen.clear()
-        self._metric = metric
+    def _follow(self) -> None:
+        """Take note of where the newest keyframe is, and odometry with it."""
+        poses, odometry = self._smoother.poses, self._smoother.odometry
+        placed = self._smoother.units.keys()
+        if placed:
+            self._last_pose = rigid(poses[max(placed)])
+        if tied := placed & odometry.keys():
+            # What is trusted is not corrected.
+            self.map_from_odom = np.eye(4) if self._trust_odometry else (
+                rigid(poses[max(tied)]) @ np.linalg.inv(odometry[max(tied)]))
 
     def _submap(
         self, window: WindowPrediction, views: Sequence[Prediction], node: Node,
@@ -334,36 +314,33 @@ class Estimator:
         by_id: Keyframes, odometry: Mapping[int, Array],
     ) -> Submap:
         smoother = self._smoother
-        placed = frozenset(smoother.placed())
+        placed = frozenset(smoother.units)
         gone = [n for n in node.views if n not in smoother.held and smoother.contradicted(n)]
         for number in gone:
             smoother.forget(number)
         kept = [n for n in node.views if n not in gone and doubts[n] <= POSE_DOUBT]
-        smoother.keep_units(node, kept)
-        for view in window.views:
-            if view.keyframe_id in kept:
-                self._seen.setdefault(view.keyframe_id, (node.number, view))
+        for view in (view for view in window.views if view.keyframe_id in kept):
+            smoother.units.setdefault(view.keyframe_id, (node.number, smoother.scale(node)))
+            self._seen.setdefault(view.keyframe_id, (node.number, view))
         self._seen = {
             number: seen for number, seen in self._seen.items()
             if number in by_id and number in smoother.poses}
         scale, warning = self._scale(window, node, evidence)
         poses = {number: rigid(smoother.poses[number]) for number in kept}
         new = frozenset(kept) - placed
-        tied = [number for number in kept if number in odometry]
-        if tied:
-            # What is trusted is not corrected.
-            self._map_from_odom = np.eye(4) if self._trust_odometry else (
-                poses[max(tied)] @ np.linalg.inv(odometry[max(tied)]))
-        if poses:
-            self._last_pose = poses[max(poses)]
+        self._follow()
         left_out = len(window.views) - len(kept)
         if left_out:
             warning = '; '.join(filter(None, (
                 f'{left_out} of {len(window.views)} keyframes of a window were left out: other '
                 'windows, or the odometry, contradict it about them', warning)))
+        off_m = [
+            np.linalg.norm((smoother.windows[node.number] @ node.views[n] - poses[n])[:3, 3])
+            for n in kept]
         submap = Submap(
-            tuple(view for view in views if view.keyframe_id in poses),
-            scale, poses, self._residual(node, kept), new, frozenset(gone) & placed, new_segment,
+            tuple(view for view in views if view.keyframe_id in poses), scale, poses,
+            float(np.sqrt(np.mean(np.square(off_m)))) if kept else math.nan,
+            new, frozenset(gone) & placed, new_segment,
             inliers=len(kept) / len(window.views), warning=warning,
             covariances={number: self._covariance(number) for number in new})
         self._chain.add(smoother.retire(), self.segments)
@@ -378,7 +355,7 @@ class Estimator:
         if evidence is None:
             return Scale('map' if self._metric else 'none', factor), ''
         larger = evidence.factor / scale
-        if self._by_odometry(evidence):
+        if evidence.source == 'odometry':
             # Odometry's metres are not those of a map that a loop has joined to an older one.
             smoother = self._smoother
             newest = max(smoother.poses.keys() & smoother.odometry.keys())
@@ -394,13 +371,6 @@ class Estimator:
                 f'the scale by {evidence.source} is {larger:.2f} times that of the map, which is '
                 "kept for this window: check the robot's odometry (slip) or depth sensor")
         return Scale('map', factor), warning
-
-    def _residual(self, node: Node, kept: Sequence[int]) -> float:
-        """Return how far the window has cameras from where they are, rms, in the map's unit."""
-        map_from_world = self._smoother.windows[node.number]
-        return float(np.sqrt(np.mean([
-            np.sum(((map_from_world @ node.views[n])[:3, 3] - self._smoother.poses[n][:3, 3]) ** 2)
-            for n in kept]))) if kept else math.nan
 
     def _covariance(self, number: int) -> Array:
         """Return how far a keyframe may be off, (6,6), as geometry_msgs has it: along the map."""
@@ -425,29 +395,42 @@ def _likely_scale(
 def _guesses(
     smoother: Smoother, node: Node, expected: Mapping[int, Array], held: Collection[int],
 ) -> dict[int, Array]:
-    """Return where keyframes of a window may be (4,4) that the path does not have, by id."""
-    map_from_world, odd = smoother.windows[node.number], smoother.odd(node)
-    guesses = {}
+    """
+    Return the path (4,4) by id, with a guess of the window's keyframes that it does not have.
+
+    Each is where the window has it or where it is expected, whichever costs less; expected, where
+    the window has most others elsewhere.
+    """
+    fitting = [doubt <= STAGES[0] for doubt in smoother.doubts(node).values()]
+    vouched = len(fitting) > 1 and 2 * sum(fitting) > len(fitting)
+    map_from_world, poses = smoother.windows[node.number], dict(smoother.poses)
     for number in node.first:
-        told = expected.get(number)
-        pose = rigid(map_from_world @ node.views[number])
-        if told is not None and (number in odd or number in held):
-            pose = rigid(told)
         # Its scale is odometry's, or else the window's.
         unit = scale_of(map_from_world)
         if number in smoother.odometry:
-            unit = 1.0 if told is None else scale_of(told)
-        guesses[number] = stretched(pose, unit)
-    return guesses
+            unit = scale_of(expected[number]) if number in expected else 1.0
+        poses[number] = stretched(rigid(map_from_world @ node.views[number]), unit)
+    for number in sorted(node.first & expected.keys()):
+        there = stretched(rigid(expected[number]), scale_of(poses[number]))
+        others = poses | {number: there}
+        better = smoother.cost(node, others) < smoother.cost(node, poses)
+        if better or not vouched or number in held:
+            poses = others
+    return poses
 
 
-def _require_shape(doubts: Mapping[int, float], confirmed: Collection[int]) -> None:
+def _require_shape(smoother: Smoother, node: Node) -> None:
     """
-    Raise AlignmentError where a window has what was confirmed otherwise, on the whole.
+    Raise AlignmentError where a window has otherwise, on the whole, what the map is sure of.
 
-    A mirrored one, say, before the map gives way to it. Views that mean nothing do not count.
+    A mirrored one, say, before the map gives way to it. Windows that fitted others are sure, once
+    it is known what fits; views that mean nothing do not count.
     """
-    like = [doubts[n] for n in doubts.keys() & confirmed if doubts[n] <= STAGES[0]]
+    sure = {
+        n for other in smoother.nodes[:-1] if other.views.keys() - other.first for n in other.views
+        if smoother.noise.learned()}
+    like = [
+        doubt for n, doubt in smoother.doubts(node).items() if n in sure and doubt <= STAGES[0]]
     # Both have erred.
     bent = math.sqrt(sum(doubt ** 2 for doubt in like) / max(len(like), 1) / 2.0)
     if bent > POSE_DOUBT:

@@ -66,9 +66,3 @@ def doubting(noise: gtsam.noiseModel.Base, doubt: float) -> gtsam.noiseModel.Rob
     """Return noise that counts less and less beyond so many standard deviations."""
     return gtsam.noiseModel.Robust.Create(
         gtsam.noiseModel.mEstimator.GemanMcClure.Create(doubt), noise)
-
-
-def slipping(noise: gtsam.noiseModel.Base, doubt: float) -> gtsam.noiseModel.Robust:
-    """Return noise that counts no more beyond so many standard deviations, and no less."""
-    return gtsam.noiseModel.Robust.Create(
-        gtsam.noiseModel.mEstimator.Huber.Create(doubt), noise)

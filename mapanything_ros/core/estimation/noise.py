@@ -72,7 +72,7 @@ class Noise:
 
     def learned(self) -> bool:
         """Say whether what windows err is more than an assumption."""
-        return self._views.count >= 3 * FIRST_COUNT
+        return len(self._views.squares) >= 3 * FIRST_COUNT
 
     def odometry(self, size: float) -> Array:
         """Return what odometry errs in a motion of a size: turn and place, (2,)."""
@@ -85,17 +85,12 @@ class _Learned:
     def __init__(self, *first: float) -> None:
         self.sigmas: Array = np.array(first)
         self._least = np.square(LEAST * self.sigmas)
-        self._squares = deque([np.square(first)] * FIRST_COUNT, MEMORY)
-
-    @property
-    def count(self) -> int:
-        """Return how many comparisons they are medians of, the first ones among them."""
-        return len(self._squares)
+        self.squares = deque([np.square(first)] * FIRST_COUNT, MEMORY)
 
     def learn(self, squares: Iterable[Array]) -> None:
         """Take more squares, (2,) each."""
-        self._squares.extend(squares)
-        self.sigmas = np.sqrt(np.maximum(np.median(self._squares, axis=0), self._least))
+        self.squares.extend(squares)
+        self.sigmas = np.sqrt(np.maximum(np.median(self.squares, axis=0), self._least))
 
 
 def _variances(difference: Array, axes: int) -> Array:

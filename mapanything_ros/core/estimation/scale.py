@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 import math
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from mapanything_ros.core.datatypes import Array, Keyframe, Prediction
 
@@ -65,7 +65,7 @@ def evidence_of_ratios(source: str, ratios: Array, samples: float) -> Evidence:
 
 def evidence_of_views(source: str, ratios: Sequence[Array]) -> Evidence | None:
     """Make evidence of the ratios (N,) of each view's pixels; None where those are too few."""
-    together = np.concatenate(ratios) if ratios else np.empty(0)
+    together = np.concatenate([*ratios, np.empty(0)])
     if len(together) < MIN_PIXELS:
         return None
     return evidence_of_ratios(
@@ -76,8 +76,8 @@ def depth_evidence(
     views: Sequence[Prediction], keyframes: Mapping[int, Keyframe],
 ) -> Evidence | None:
     """Compare the window's depth with the sensor's; None where there is too little of it."""
-    ratios = [_depth_ratios(view, keyframes[view.keyframe_id]) for view in views]
-    return evidence_of_views('depth', ratios)
+    return evidence_of_views(
+        'depth', [_depth_ratios(view, keyframes[view.keyframe_id]) for view in views])
 
 
 def odometry_evidence(
@@ -94,8 +94,7 @@ def odometry_evidence(
         if (odometry := keyframes[view.keyframe_id].odom_from_camera) is not None]
     if len(moved) < MIN_ODOMETRY_POSES:
         return None
-    measured, estimated = np.array([
-        [np.linalg.norm(b[i] - a[i]) for i in range(2)] for a, b in combinations(moved, 2)]).T
+    measured, estimated = (pdist(positions) for positions in zip(*moved, strict=True))
     if measured.max() < MIN_ODOMETRY_BASELINE_M:
         return None
     longer = (measured >= 0.5 * measured.max()) & (estimated > 0.0)

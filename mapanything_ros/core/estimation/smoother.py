@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import gtsam
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from mapanything_ros.core.datatypes import Array
@@ -35,10 +35,8 @@ from mapanything_ros.core.estimation.factors import (
     from_gtsam,
     POSE_DOUBT,
     sigmas,
-    slipping,
     to_gtsam,
 )
-from mapanything_ros.core.estimation.marginals import Marginals
 from mapanything_ros.core.estimation.noise import Noise
 from mapanything_ros.core.estimation.similarity import difference, rigid, scale_of, stretched
 
@@ -112,8 +110,8 @@ class Smoother:
         self.noise = noise
         self.poses: dict[int, Array] = {}
         self.windows: dict[int, Array] = {}
-        # Of each keyframe its first window, and the scale of that when it was placed.
-        self._units: dict[int, tuple[int, float]] = {}
+        # Of keyframes whose depth came: their first window, and its scale when it came.
+        self.units: dict[int, tuple[int, float]] = {}
         self.nodes: list[Node] = []
         self.odometry: dict[int, Array] = {}
         # What odometry itself says of its errors, see Keyframe.
@@ -129,8 +127,10 @@ class Smoother:
         # Loops that hold, and where their older keyframes are.
         self._loops: Sequence[gtsam.BetweenFactorSimilarity3] = ()
         self._older: dict[int, Array] = {}
-        # As of the last solution; there is none before the first.
-        self._marginals: Marginals
+        # Of the last solution the information: its factor, its diagonal's root, its first rows.
+        self._factor: tuple[Array, bool]
+        self._size: Array
+        self._rows: dict[int, range]
 
     def __copy__(self) -> Smoother:
         other = Smoother(self.noise)
@@ -149,13 +149,12 @@ class Smoother:
         """
         self.nodes.append(node)
         self.odometry.update(odometry)
-        told = [(node, number) for number in sorted(node.views.keys() & expected.keys())]
         fits = {}
-        for _, number in told:
+        for number in sorted(node.views.keys() & expected.keys()):
             pose = stretched(rigid(expected[number]), scale)
             guess = self.windows[node.number] = pose @ np.linalg.inv(node.views[number])
-            fits[float(_weights(self._errors(told, expected), STAGES[0]).mean())] = guess
-        self.windows[node.number] = fits[max(fits)]
+            fits[self.cost(node, expected)] = guess
+        self.windows[node.number] = fits[min(fits)]
 
     def retire(self, keep: int = HORIZON) -> list[Fixed]:
         """Forget all but the newest windows; return the keyframes that this fixes."""
@@ -176,7 +175,7 @@ class Smoother:
             self.held[newest] = float(np.sqrt(covariance[6, 6]))
         for number in self.poses.keys() - seen - {self._last}:
             self.forget(number)
-        used = {window for window, _ in self._units.values()}
+        used = {window for window, _ in self.units.values()}
         used |= {node.number for node in self.nodes}
         self.windows = {number: self.windows[number] for number in used}
         return fixed
@@ -191,28 +190,9 @@ class Smoother:
         motion[:3, 3] *= self.scale(node)
         return motion
 
-    def placed(self) -> set[int]:
-        """Return the keyframes whose depth came."""
-        return set(self._units)
-
-    def confirmed(self) -> set[int]:
-        """
-        Return the keyframes of windows that fitted what others had seen before.
-
-        None before it is known what fits.
-        """
-        if not self.noise.learned():
-            return set()
-        return {n for node in self.nodes if node.views.keys() - node.first for n in node.views}
-
-    def keep_units(self, node: Node, numbers: Iterable[int]) -> None:
-        """Take note that the depth of keyframes came in the scale that their first window has."""
-        for number in numbers:
-            self._units.setdefault(number, (node.number, self.scale(node)))
-
     def map_from_view(self, number: int) -> Array:
         """Return the pose (4,4) of a keyframe, with the scale of its depth since that came."""
-        window, then = self._units.get(number, (-1, 1.0))
+        window, then = self.units.get(number, (-1, 1.0))
         now = scale_of(self.windows[window]) if window in self.windows else 1.0
         return stretched(rigid(self.poses[number]), now / then)
 
@@ -222,13 +202,13 @@ class Smoother:
 
     def covariance(self, number: int) -> Array:
         """Return how far a keyframe may be off, (7,7): turn, shift, logarithm of scale."""
-        own = self._marginals.joint(number)
+        own = self._joint(number)
         if self._last is None or number in self.anchors:
             return own
         # The scale of what is held acts on all that follows, and is part of both.
         to_number = adjoint(np.linalg.inv(self.poses[number]) @ self.poses[self._last])
         passed = to_number[:, :6] @ self._covariance[:6, :6] @ to_number[:, :6].T
-        scale = self._marginals.joint(self._last, number)[6, 7:]
+        scale = self._joint(self._last, number)[6, 7:]
         variance = self._covariance[6, 6]
         common = np.outer(scale / variance, self._covariance[6, :6]) @ to_number[:, :6].T
         return own + passed + common + common.T
@@ -251,11 +231,18 @@ class Smoother:
             row.append(Fixed(number, pose, motion, covariance, unit, claims.get(number, ())))
         return row
 
+    def _joint(self, *numbers: int) -> Array:
+        """Return the covariance (7N,7N) of keyframes together, in their order."""
+        rows = np.concatenate([self._rows[number] for number in numbers])
+        columns = np.zeros((len(self._size), len(rows)))
+        columns[rows, np.arange(len(rows))] = 1.0 / self._size[rows]
+        return cho_solve(self._factor, columns)[rows] / self._size[rows, None]
+
     def _step(self, before: int, after: int) -> Array:
         """Return the covariance (7,7) of the motion from a keyframe to another."""
         there = adjoint(np.linalg.inv(self.poses[after]) @ self.poses[before])
         motion = np.hstack([-there, np.eye(7)])
-        return motion @ self._marginals.joint(before, after) @ motion.T + FIXED ** 2 * np.eye(7)
+        return motion @ self._joint(before, after) @ motion.T + FIXED ** 2 * np.eye(7)
 
     def solve(self) -> None:
         """Find the poses and similarities that fit all that was said best."""
@@ -267,18 +254,15 @@ class Smoother:
         parameters = gtsam.LevenbergMarquardtParams()
         parameters.setMaxIterations(20)
         parameters.setRelativeErrorTol(1e-4)
-        trust = dict.fromkeys((node.number for node in self.nodes), 1.0)
         values = gtsam.Values()
         for number in keyframes:
             values.insert(number, to_gtsam(places[number]))
         for node in self.nodes:
             values.insert(_window(node.number), to_gtsam(self.windows[node.number]))
-        for stage, doubt in enumerate(STAGES):
-            if stage:
-                trust = self._trust(doubt)
+        for doubt in STAGES:
             graph = gtsam.NonlinearFactorGraph()
             for factor in (
-                    *certain, *self._view_factors(doubt, trust), *self._scale_factors(doubt),
+                    *certain, *self._view_factors(doubt), *self._scale_factors(doubt),
                     *odometry):
                 graph.add(factor)
             values = gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
@@ -289,9 +273,13 @@ class Smoother:
                     pose = stretched(rigid(self.poses[number]), scale_of(pose))
                 self.poses[number] = pose
             for node in self.nodes:
-                self.windows[node.number] = from_gtsam(
-                    values.atSimilarity3(_window(node.number)))
-        self._marginals = Marginals(graph, values, keyframes)
+                self.windows[node.number] = from_gtsam(values.atSimilarity3(_window(node.number)))
+        # Scaled to a unit diagonal: GTSAM refuses what is nearly free beside what is certain.
+        information = graph.linearize(values).hessian()[0]
+        self._size = np.sqrt(np.diag(information))
+        self._factor = cho_factor(information / np.outer(self._size, self._size))
+        self._rows = {
+            number: range(7 * place, 7 * place + 7) for place, number in enumerate(keyframes)}
 
     def repose(
         self, poses: Mapping[int, Array], covariance: Array,
@@ -302,7 +290,7 @@ class Smoother:
 
         ``covariance`` (7,7) is that of the last fixed keyframe.
         """
-        seen = {window: number for number, (window, _) in self._units.items()} | {
+        seen = {window: number for number, (window, _) in self.units.items()} | {
             node.number: max(node.views) for node in self.nodes}
         for window, number in seen.items():
             moved = poses[number] @ np.linalg.inv(self.poses[number])
@@ -312,73 +300,52 @@ class Smoother:
         self._loops = [loop for loop in loops if loop.keys()[1] in self.poses]
         self._older = {older: poses[older] for older, _ in (loop.keys() for loop in self._loops)}
 
-    def doubts(self, node: Node) -> dict[int, float]:
+    def doubts(self, node: Node, poses: Mapping[int, Array] | None = None) -> dict[int, float]:
         """Return by how many standard deviations a window errs about its keyframes, by id."""
-        known = [number for number in node.views if number in self.poses]
-        errors = self._errors([(node, number) for number in known], self.poses)
-        return dict(zip(known, errors.tolist(), strict=True))
-
-    def _errors(
-        self, seen: Sequence[tuple[Node, int]], poses: Mapping[int, Array],
-    ) -> Array:
-        """Return by how many standard deviations windows err about keyframes, (N,)."""
-        if not seen:
-            return np.zeros(0)
-        usual = [self.noise.view(node.depth) for node, _ in seen]
+        poses = self.poses if poses is None else poses
+        known = [number for number in node.views if number in poses]
+        if not known:
+            return {}
+        usual = np.repeat(self.noise.view(node.depth), 3)
         between = difference(
-            np.stack([self.windows[node.number] @ node.views[n] for node, n in seen]),
-            np.stack([poses[n] for _, n in seen]))
-        return np.asarray(np.linalg.norm(between[:, :6] / np.repeat(usual, 3, axis=1), axis=1))
-
-    def odd(self, node: Node) -> set[int]:
-        """
-        Return the views that are more likely wrong than odometry is.
-
-        Those that contradict it on the way to them and on the way from them. Where the window fits
-        the path, lengths count only where they are right without the view: wheels slip longer.
-        """
-        fitting = [doubt <= STAGES[0] for doubt in self.doubts(node).values()]
-        vouched = len(fitting) > 1 and 2 * sum(fitting) > len(fitting)
-        row = sorted(node.views.keys() & self.odometry.keys())
-        odd = set()
-        for place, number in enumerate(row):
-            near = row[max(place - 1, 0):place + 2]
-            turns, lengths = np.reshape([
-                self._contradiction(*pair, self.motion(node, *pair)) for pair in pairwise(near)],
-                (-1, 2)).T > POSE_DOUBT
-            if lengths.all() and vouched:
-                lengths = len(near) > 2 and self._contradiction(
-                    near[0], near[2], self.motion(node, near[0], near[2]))[1] <= POSE_DOUBT
-            if len(near) > 1 and (turns.all() or np.all(lengths)):
-                odd.add(number)
-        return odd
+            np.stack([self.windows[node.number] @ node.views[number] for number in known]),
+            np.stack([poses[number] for number in known]))[:, :6]
+        return dict(zip(known, np.linalg.norm(between / usual, axis=1).tolist(), strict=True))
 
     def contradicted(self, number: int) -> bool:
         """Say whether windows contradict each other about a keyframe, and most its pose."""
-        seen = [(node, number) for node in self.nodes if number in node.views]
-        votes = (self._errors(seen, self.poses) <= POSE_DOUBT).tolist()
+        votes = [
+            self.doubts(node)[number] <= POSE_DOUBT for node in self.nodes if number in node.views]
         if len(votes) < 2 or all(votes):
             return False
         row = sorted(self.poses.keys() & self.odometry.keys())
         if number in row:
             place = row.index(number)
-            votes.append(any(
-                max(self._contradiction(*pair, np.linalg.inv(self.poses[pair[0]])
-                                        @ self.poses[pair[1]])) <= POSE_DOUBT
-                for pair in pairwise(row[max(place - 1, 0):place + 2])))
+            near = self._odometry_doubts(row[max(place - 1, 0):place + 2], self.poses)
+            votes.append(bool((near <= POSE_DOUBT).all(axis=1).any()))
         return 2 * sum(votes) <= len(votes)
 
-    def _contradiction(self, before: int, after: int, motion: Array) -> tuple[float, float]:
-        """Return by how many standard deviations odometry turned, and went, otherwise."""
-        (moved,), (size,) = self.odometry_steps([before, after])
-        error = difference(moved, motion)
-        turn, place = self._odometry_sigmas(before, after, size)
-        return (float(np.linalg.norm(error[:3])) / turn, float(np.linalg.norm(error[3:6])) / place)
+    def cost(self, node: Node, poses: Mapping[int, Array]) -> float:
+        """Return how badly poses (4,4) fit a window's views, and odometry between them."""
+        row = sorted(node.views.keys() & self.odometry.keys() & poses.keys())
+        odometry = self._odometry_doubts(row, poses).flatten()
+        doubts = np.array([*self.doubts(node, poses).values(), *odometry])
+        return float(np.sum(1.0 - _weights(doubts, POSE_DOUBT)))
+
+    def _odometry_doubts(self, row: Sequence[int], poses: Mapping[int, Array]) -> Array:
+        """Return by how many standard deviations odometry turned, and went, otherwise, (N,2)."""
+        if len(row) < 2:
+            return np.zeros((0, 2))
+        motions, sizes = self.odometry_steps(row)
+        path = np.stack([poses[number] for number in row])
+        errors = difference(motions, np.linalg.inv(path[:-1]) @ path[1:])[:, :6]
+        return np.linalg.norm(errors.reshape(-1, 2, 3), axis=2) / [
+            self._odometry_sigmas(*step) for step in zip(row, row[1:], sizes, strict=False)]
 
     def forget(self, number: int) -> None:
         """Take a keyframe out of the path."""
         for known in (
-                self.poses, self.odometry, self.variances, self.held, self.anchors, self._units):
+                self.poses, self.odometry, self.variances, self.held, self.anchors, self.units):
             known.pop(number, None)
         self._fixed.discard(number)
         self.nodes = [
@@ -405,20 +372,12 @@ class Smoother:
         told = self.variances[after] - self.variances[before]
         return np.asarray(np.sqrt(np.maximum(learned ** 2, told)))
 
-    def _trust(self, doubt: float) -> dict[int, float]:
-        """Return what windows count, by number."""
-        seen = [(node, number) for node in self.nodes for number in node.views]
-        starts = np.cumsum([0, *(len(node.views) for node in self.nodes[:-1])])
-        weights = np.add.reduceat(_weights(self._errors(seen, self.poses), doubt), starts)
-        return {
-            node.number: float(weight / len(node.views)) ** POWER
-            for node, weight in zip(self.nodes, weights, strict=True)}
-
-    def _view_factors(
-        self, doubt: float, trust: Mapping[int, float],
-    ) -> Iterator[gtsam.NonlinearFactor]:
+    def _view_factors(self, doubt: float) -> Iterator[gtsam.NonlinearFactor]:
         for node in self.nodes:
-            turn, place = self.noise.view(node.depth) / np.sqrt(trust[node.number])
+            # At first as much as any other.
+            trust = 1.0 if doubt == STAGES[0] else _weights(
+                np.array([*self.doubts(node).values()]), doubt).mean() ** POWER
+            turn, place = self.noise.view(node.depth) / np.sqrt(trust)
             for number, view in node.views.items():
                 # The window's unit over that of the pose, which it gives where it is the first.
                 unit = self.scale(node) / scale_of(self.poses[number])
@@ -426,16 +385,14 @@ class Smoother:
                 yield gtsam.BetweenFactorSimilarity3(
                     _window(node.number), number,
                     to_gtsam(view if gives else stretched(view, 1.0 / unit)),
-                    doubting(
-                        sigmas(turn, place * unit, FIXED if gives else FREE), doubt))
+                    doubting(sigmas(turn, place * unit, FIXED if gives else FREE), doubt))
 
     def _scale_factors(self, doubt: float) -> Iterator[gtsam.NonlinearFactor]:
         doubt *= DOUBT / STAGES[-1]
         numbers = {node.number for node in self.nodes}
         for node in self.nodes:
             for scale, sigma in node.claims:
-                claimed = stretched(
-                    self.windows[node.number], np.exp(scale) / self.scale(node))
+                claimed = stretched(self.windows[node.number], np.exp(scale) / self.scale(node))
                 yield gtsam.PriorFactorSimilarity3(
                     _window(node.number), to_gtsam(claimed),
                     doubting(sigmas(FREE, FREE, sigma), doubt))
@@ -445,7 +402,7 @@ class Smoother:
                     yield gtsam.BetweenFactorSimilarity3(
                         _window(number), _window(node.number),
                         to_gtsam(stretched(between, np.exp(ratio) / scale_of(between))),
-                        slipping(sigmas(FREE, FREE, sigma), DOUBT))
+                        doubting(sigmas(FREE, FREE, sigma), doubt))
 
     def _odometry_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
         row = [number for number in keyframes if number in self.odometry]
@@ -458,21 +415,16 @@ class Smoother:
             for noise in (doubting(sigmas(turn, FREE, FREE), POSE_DOUBT),
                           doubting(sigmas(FREE, place, FREE), DOUBT),
                           doubting(sigmas(FREE, FREE, FIXED), DOUBT)):
-                yield gtsam.BetweenFactorSimilarity3(
-                    before, after, to_gtsam(moved), noise)
+                yield gtsam.BetweenFactorSimilarity3(before, after, to_gtsam(moved), noise)
 
     def _gravity_factors(self, keyframes: Sequence[int]) -> Iterator[gtsam.NonlinearFactor]:
         """Hold the vertical where odometry has it: mostly it knows it by an IMU or the floor."""
-        free = [n for n in keyframes if n in self.odometry and n not in self.held]
-        if not free:
-            return
-        turns = np.stack([self.poses[number][:3, :3] for number in free])
-        turns /= np.linalg.norm(turns[:, :, :1], axis=1, keepdims=True)
-        up = np.stack([self.odometry[number][2, :3] for number in free])
-        tilts = Rotation.from_rotvec(
-            np.cross(np.einsum('nij,nj->ni', turns, up), (0.0, 0.0, 1.0))).as_matrix()
-        for number, turn in zip(free, tilts @ turns, strict=True):
-            upright = self.poses[number].copy()
+        for number in keyframes:
+            if number in self.held or number not in self.odometry:
+                continue
+            upright, up = self.poses[number].copy(), self.odometry[number][2, :3]
+            turn = rigid(upright)[:3, :3]
+            turn = gtsam.Rot3.Expmap(np.cross(turn @ up, (0.0, 0.0, 1.0))).matrix() @ turn
             upright[:3, :3] = turn * scale_of(upright)
             covariance = FREE ** 2 * np.eye(7)
             covariance[:3, :3] = turn.T @ np.diag([GRAVITY_RAD ** 2] * 2 + [FREE ** 2]) @ turn
