@@ -39,7 +39,7 @@ class Worker:
 
     ``begin(partial)`` does the first stage of a piece of work and returns the second, or None
     where there is nothing to do; then ``idle`` is called. The second stages run in the order of
-    the first, and at most one waits for another. None of them may raise.
+    the first, and at most one waits for another; each may make work. None of them may raise.
     """
 
     def __init__(
@@ -86,11 +86,16 @@ class Worker:
         while self._wait():
             while not self._stopping and (finish := self._begin(False)) is not None:
                 last.result()
-                last = self._finisher.submit(finish)
+                last = self._finisher.submit(self._finish, finish)
             if idle.done():
                 idle = self._finisher.submit(self._idle)
             self._answer()
         self._answer()
+
+    def _finish(self, finish: Finish) -> str:
+        outcome = finish()
+        self.wake()
+        return outcome
 
     def _wait(self) -> bool:
         with self._changed:
@@ -105,9 +110,11 @@ class Worker:
             return
         outcome = 'the node was cleaned up'
         if not self._stopping:
-            finish = self._begin(True)
-            # Behind what is not finished yet.
-            outcome = self._finisher.submit(
-                finish or (lambda: 'nothing new to reconstruct')).result()
+            outcome = 'nothing new to reconstruct'
+            # What is not finished yet may make work, which comes before what is incomplete.
+            self._finisher.submit(str).result()
+            for partial in (False, True):
+                if (finish := self._begin(partial)) is not None:
+                    outcome = self._finisher.submit(self._finish, finish).result()
         for answer in requests:
             answer.set_result(outcome)
