@@ -223,9 +223,8 @@ class Estimator:
         first = window.views[0]
         if self._last_pose is not None:
             return {first.keyframe_id: self._last_pose}, self.levelled
-        start = BODY_FROM_OPTICAL
-        if (mount := by_id[first.keyframe_id].base_from_camera) is not None:
-            start = mount
+        mount = by_id[first.keyframe_id].base_from_camera
+        start = BODY_FROM_OPTICAL if mount is None else mount
         for view in window.views:
             up_in_camera = by_id[view.keyframe_id].up_in_camera
             if up_in_camera is not None:
@@ -300,8 +299,7 @@ class Estimator:
     def _follow(self) -> None:
         """Take note of where the newest keyframe is, and odometry with it."""
         poses, odometry = self._smoother.poses, self._smoother.odometry
-        placed = self._smoother.units.keys()
-        if placed:
+        if placed := self._smoother.units.keys():
             self._last_pose = rigid(poses[max(placed)])
         if tied := placed & odometry.keys():
             # What is trusted is not corrected.
@@ -329,8 +327,7 @@ class Estimator:
         poses = {number: rigid(smoother.poses[number]) for number in kept}
         new = frozenset(kept) - placed
         self._follow()
-        left_out = len(window.views) - len(kept)
-        if left_out:
+        if left_out := len(window.views) - len(kept):
             warning = '; '.join(filter(None, (
                 f'{left_out} of {len(window.views)} keyframes of a window were left out: other '
                 'windows, or the odometry, contradict it about them', warning)))
@@ -357,9 +354,8 @@ class Estimator:
         larger = evidence.factor / scale
         if evidence.source == 'odometry':
             # Odometry's metres are not those of a map that a loop has joined to an older one.
-            smoother = self._smoother
-            newest = max(smoother.poses.keys() & smoother.odometry.keys())
-            larger *= scale_of(smoother.poses[newest])
+            poses, odometry = self._smoother.poses, self._smoother.odometry
+            larger *= scale_of(poses[max(poses.keys() & odometry.keys())])
         if abs(math.log(larger)) <= DOUBT * math.hypot(evidence.sigma, MIN_SIGMA['map']):
             return Scale(evidence.source, factor, evidence.residual), ''
         if evidence.source == 'model':
