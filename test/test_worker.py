@@ -30,6 +30,7 @@ from benchmarks.evaluate.worlds import World, world
 from mapanything_ros.core.config import Config, from_values
 from mapanything_ros.core.errors import AlignmentError, ReconstructionError
 from mapanything_ros.core.reconstructor import InferredWindow, Reconstructor
+from mapanything_ros.ros.ticker import Ticker
 from mapanything_ros.ros.worker import Worker
 
 DEADLINE_S = 60.0
@@ -54,6 +55,7 @@ def work() -> Iterator[Callable[..., Worker]]:
 
     def start(begin: Callable, idle: Callable) -> Worker:
         workers.append(Worker(begin, idle))
+        workers[-1].start()
         return workers[-1]
 
     yield start
@@ -294,8 +296,9 @@ def test_work_that_a_second_stage_makes_is_begun_without_being_woken(work, stage
         finish = stages.begin(partial)
 
         def finish_and_make_work() -> str:
-            stages.left += len(stages.begun) < 3
-            return finish()
+            outcome = finish()
+            stages.left = int(len(stages.finished) < 3)
+            return outcome
         return finish and finish_and_make_work
 
     worker = work(begin, stages.rest)
@@ -321,6 +324,26 @@ def test_a_request_takes_work_that_is_made_before_it_and_then_what_is_incomplete
     stages.gate.set()
     assert answer.given.wait(DEADLINE_S)
     assert stages.finished == [0, 1, 2]
+
+
+@pytest.mark.parametrize('make', [
+    lambda: Worker(lambda partial: None, lambda: None), lambda: Ticker(0.001, lambda: None)],
+    ids=['worker', 'ticker'])
+def test_a_thread_whose_start_ctrl_c_interrupts_can_be_stopped(make, monkeypatch):
+    """Otherwise a node that is told to end while it starts never does."""
+    begun = []
+
+    def interrupted(thread):
+        begun.append(thread)
+        start(thread)
+        raise KeyboardInterrupt
+
+    start, made = threading.Thread.start, make()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, 'start', interrupted)
+        made.start()
+    made.stop()
+    wait_until(lambda: not begun[0].is_alive())
 
 
 def test_stop_finishes_what_was_begun_and_answers_who_waits(work, stages):

@@ -184,6 +184,7 @@ class MapAnythingNode(LifecycleNode):
             taken.callback(self._saver.shutdown)
             self._worker = Worker(self._mapper.infer, self._mapper.idle)
             taken.callback(self._stop_worker)
+            self._worker.start()
             taken.callback(self._unsubscribe)
             self._taken = taken.pop_all()
         self.get_logger().info(
@@ -221,6 +222,7 @@ class MapAnythingNode(LifecycleNode):
         self._tf_output.active = True
         # Other nodes wait for it in vain while a callback takes its time.
         self._tf_ticker = Ticker(1.0 / config.tf.rate_hz, self._guarded(self._on_tf_tick))
+        self._tf_ticker.start()
         done = super().on_activate(state)
         if self._worker:
             # What a window that was in flight at deactivation has changed.

@@ -25,7 +25,8 @@ class Ticker:
     """
     Calls at a steady rate from a thread of its own, whatever the executor is busy with.
 
-    ``call`` must not raise.
+    ``call`` must not raise. Whoever makes it holds it before it starts: Ctrl-C may come at any
+    moment, and a thread that nobody can stop keeps the process alive.
     """
 
     def __init__(self, period_s: float, call: Callable[[], None]) -> None:
@@ -33,12 +34,17 @@ class Ticker:
         self._call = call
         self._stopped = Event()
         self._thread = Thread(target=self._run, name='mapanything_ticker')
+
+    def start(self) -> None:
+        """Call from now on."""
         self._thread.start()
 
     def stop(self) -> None:
         """Call no more; not to be called by ``call``."""
         self._stopped.set()
-        self._thread.join()
+        # Not where its start was interrupted: then it ends by itself.
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         due_s = time.monotonic()

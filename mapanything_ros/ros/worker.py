@@ -53,6 +53,9 @@ class Worker:
         self._requests: list[Answer] = []
         self._finisher = ThreadPoolExecutor(1, 'mapanything_finisher')
         self._thread = Thread(target=self._run, name='mapanything_worker')
+
+    def start(self) -> None:
+        """Work from now on; whoever calls it can stop it, also where Ctrl-C interrupts this."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -77,12 +80,15 @@ class Worker:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        # Not where its start was interrupted: then it ends by itself.
+        if self._thread.is_alive():
+            self._thread.join()
         self._finisher.shutdown()
 
     def _run(self) -> None:
-        last: Future[object] = self._finisher.submit(str)
-        idle: Future[object] = last
+        last: Future[object] = Future()
+        last.set_result('')
+        idle = last
         while self._wait():
             while not self._stopping and (finish := self._begin(False)) is not None:
                 last.result()
